@@ -1,0 +1,7 @@
+"""Autoencoders as scikit-learn estimators, on torch."""
+
+from skae.estimators.autoencoder import Autoencoder
+from skae.estimators.outlier import ReconstructionOutlierDetector
+
+__all__ = ["Autoencoder", "ReconstructionOutlierDetector"]
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Training of (network, objective, data) on torch; knows nothing of scikit-learn."""

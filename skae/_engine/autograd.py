@@ -1,0 +1,116 @@
+"""The general path: any stack, any objective, differentiated by torch.
+
+Parameters are leaves that share the flat buffer's memory, and their ``.grad`` are views of its
+gradient, so the optimisers see the same two tensors as on the fused path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from skae._engine.buffer import Buffer, add_decay
+from skae._engine.rng import Draws, Streams, module_draws
+from skae.networks import Network
+from skae.objective import Forward, Objective, Rows, is_positive, overrides
+
+
+def drop_mask(p: float | Tensor, like: Tensor, draws: Draws) -> Tensor:
+    """Dropout's mask: 0 with probability p, else 1 / (1 - p); every row its own."""
+    keep = 1.0 - p
+    return draws.bernoulli(keep, like) / keep
+
+
+def weighted_sum(
+    objective: Objective, out: Forward, net: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Sum over rows of the weighted value, per model, and the batch terms times the rows.
+
+    Both of shape (...). Terms of shape (..., 1) belong to the batch and are not weighted.
+    """
+    w = out.rows.weight
+    n = out.x.shape[-2]
+    if overrides(objective, "__call__"):
+        value, penalty = objective(out, net), None
+    else:
+        value = objective.data_loss(out.x, out.raw, out.rows.observed)
+        penalty = objective.penalty(out, net)
+    batch = value.new_zeros(())
+    if penalty is not None:
+        if penalty.shape[-1] == n > 1:
+            value = value + penalty
+        else:
+            batch = penalty.sum(-1) * n
+    return (value if w is None else value * w).sum(-1), batch
+
+
+class Autograd:
+    """Values and gradients by torch's autograd."""
+
+    def __init__(self, network: Network, objective: Objective, buffer: Buffer, streams: Streams):
+        self.network, self.objective, self.buffer, self.streams = (
+            network,
+            objective,
+            buffer,
+            streams,
+        )
+        dtype = buffer.flat.dtype
+        self.draws = {p: streams.draws(p, dtype) for p in ("corruption", "dropout", "latent")}
+        self.leaves = {
+            name: view.detach().requires_grad_() for name, view in buffer.parameters.items()
+        }
+        for name, leaf in self.leaves.items():
+            leaf.grad = buffer.gradients[name]
+        gains = network.weight_gains()
+        self.gains = {name: gains.get(name, 1.0) for name in network.weight_shapes()}
+        self.value = torch.zeros(buffer.lead, dtype=dtype, device=buffer.flat.device)
+
+    def add_gradient(
+        self, x: Tensor, rows: Rows, n: int, progress: float = 0.0, state: Mapping = {}
+    ) -> Mapping[str, Tensor]:
+        """Write the gradient of a batch's part of the mean over n rows to ``buffer.grad``.
+
+        The value is kept until `take_value`. Returns the objective's new state.
+        """
+        self.buffer.grad.zero_()
+        isolated = nullcontext() if self.network.is_dense else module_draws(self.streams)
+        with torch.enable_grad(), isolated:
+            out = self._forward(x, rows, progress, state)
+            value, batch = weighted_sum(self.objective, out, self._net())
+            ((value + batch).sum() / n).backward()
+        value = (value + batch).detach()
+        if is_positive(self.objective.alpha):
+            rows_here = x.shape[-2]
+            decay = add_decay(self.buffer, self.gains, self.objective.alpha, rows_here / n)
+            value = value + decay * rows_here
+        self.value.add_(value)
+        return self.objective.update(state, out._replace(h=out.h.detach(), z=out.z.detach()))
+
+    def _forward(self, x: Tensor, rows: Rows, progress: float, state: Mapping) -> Forward:
+        o = self.objective
+        x_in, changed = o.corrupt(x, self.draws["corruption"])
+        if is_positive(o.input_dropout):
+            x_in = x_in * drop_mask(o.input_dropout, x_in, self.draws["dropout"])
+        drop = None
+        if is_positive(o.dropout):
+            drop = lambda h: h * drop_mask(o.dropout, h, self.draws["dropout"])  # noqa: E731
+        h = self.network.encoder.forward(self.leaves, x_in, drop)
+        z = o.latent(drop(h) if drop and o.drops_code else h, self.draws["latent"])
+        raw = self.network.decoder.forward(self.leaves, z, drop)
+        target = x if rows.target is None else rows.target
+        return Forward(target, x_in, h, z, raw, rows, changed, progress, state)
+
+    def _net(self) -> dict[str, Tensor]:
+        """Weights in the units of X and the objective's own parameters."""
+        own = {k: v for k, v in self.leaves.items() if k.startswith("objective.")}
+        gains = self.gains.items()
+        return {k: self.leaves[k] if g == 1 else self.leaves[k] * g for k, g in gains} | own
+
+    def take_value(self) -> Tensor:
+        """The weighted values added since the last call, per model."""
+        value = self.value.clone()
+        self.value.zero_()
+        return value

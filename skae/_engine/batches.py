@@ -1,0 +1,142 @@
+"""Arrays, sparse matrices and memory maps as sources of batches.
+
+A source hands out rows as tensors of one dtype on one device. Only what is asked for is converted
+or read, so a memory map larger than memory is never copied whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skae.objective import Rows
+
+_GATHER_BYTES = 64 * 2**20  # up to this size an epoch's rows are shuffled in one pass
+_CHUNK_BYTES = 16 * 2**20  # rows of a pass over everything, at a time
+
+
+class Source:
+    """Rows of X, of shape (n, d), or (M, n, d) with every model its own rows."""
+
+    def __init__(self, X: Any, dtype: torch.dtype, device="cpu"):
+        self.X, self.dtype, self.device = X, dtype, torch.device(device)
+        self.n, self.d = X.shape[-2:]
+
+    def take(self, index: Tensor | slice) -> Tensor:
+        """These rows."""
+        raise NotImplementedError
+
+    def subset(self, index: Tensor) -> Source:
+        """A source of these rows only; what is not in memory stays where it is."""
+        return Subset(self, index)
+
+    def chunks(self, rows: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """All rows in order, a bounded number at a time."""
+        rows = rows or max(1, _CHUNK_BYTES // max(1, self.d * self.dtype.itemsize))
+        for start in range(0, self.n, rows):
+            part = slice(start, min(start + rows, self.n))
+            yield part, self.take(part)
+
+
+class TensorSource(Source):
+    """A dense tensor that is already in memory, in the dtype and on the device of training."""
+
+    def take(self, index):
+        return self.X[..., index, :] if isinstance(index, slice) else self.X.index_select(-2, index)
+
+    def subset(self, index):
+        return TensorSource(self.take(index), self.dtype, self.device)
+
+
+class ArraySource(Source):
+    """A NumPy array of any real dtype, a memory map or not."""
+
+    def take(self, index):
+        rows = self.X[index if isinstance(index, slice) else index.cpu().numpy()]
+        if not rows.flags.writeable or rows.base is not None:
+            rows = rows.copy()
+        return torch.from_numpy(rows).to(device=self.device, dtype=self.dtype)
+
+
+class SparseSource(Source):
+    """A SciPy CSR matrix or array, made dense a batch at a time."""
+
+    def take(self, index):
+        rows = self.X[index if isinstance(index, slice) else index.cpu().numpy()].toarray()
+        return torch.from_numpy(rows).to(device=self.device, dtype=self.dtype)
+
+
+class Subset(Source):
+    """Some rows of another source."""
+
+    def __init__(self, source: Source, index: Tensor):
+        self.source, self.index = source, index
+        self.dtype, self.device = source.dtype, source.device
+        self.n, self.d = len(index), source.d
+
+    def take(self, index):
+        return self.source.take(self.index[index])
+
+
+def make_source(X: Any, dtype: torch.dtype, device="cpu") -> Source:
+    """The source for a tensor, an array, a memory map, a CSR matrix, or a source."""
+    if isinstance(X, Source):
+        return X
+    if isinstance(X, Tensor):
+        return TensorSource(X.to(device=device, dtype=dtype), dtype, device)
+    if not isinstance(X, np.ndarray):
+        return SparseSource(X, dtype, device)
+    if is_memory_map(X) and X.size * dtype.itemsize > _GATHER_BYTES:
+        return ArraySource(X, dtype, device)
+    if not X.flags.writeable or any(s < 0 for s in X.strides):
+        X = X.copy()  # torch takes neither
+    tensor = torch.from_numpy(X).to(device=device, dtype=dtype).contiguous()
+    return TensorSource(tensor, dtype, device)
+
+
+def is_memory_map(X: Any) -> bool:
+    """Whether the array's memory is a file's."""
+    while X is not None:
+        if isinstance(X, np.memmap):
+            return True
+        X = getattr(X, "base", None)
+    return False
+
+
+class Batches:
+    """The batches of an epoch: every row exactly once, the last batch as short as it comes."""
+
+    def __init__(self, source: Source, rows: Rows, batch_size: int, shuffle: bool):
+        self.source, self.rows, self.shuffle = source, rows, shuffle
+        self.batch_size = min(batch_size, source.n)
+        self.count = -(-source.n // self.batch_size)
+        self._plain = all(part is None for part in vars(rows).values())
+        in_memory = isinstance(source, TensorSource)
+        size = source.n * source.d * source.dtype.itemsize
+        self._views: tuple[Tensor, ...] = ()
+        if in_memory and not (shuffle and self.count > 1):
+            self._views = source.X.split(self.batch_size, dim=-2)
+        elif in_memory and size <= _GATHER_BYTES:
+            self._shuffled = torch.empty_like(source.X)
+            self._views = self._shuffled.split(self.batch_size, dim=-2)
+
+    def epoch(self, draws) -> Iterator[tuple[Tensor, Rows]]:
+        """(x, rows) of every batch, in a new random order if shuffling."""
+        order = None
+        if self.shuffle and self.count > 1:
+            order = draws.permutation(self.source.n)
+            if self._views:
+                torch.index_select(self.source.X, -2, order, out=self._shuffled)
+        if self._views and self._plain:
+            for x in self._views:
+                yield x, self.rows
+            return
+        for i in range(self.count):
+            part = slice(i * self.batch_size, min((i + 1) * self.batch_size, self.source.n))
+            index = part if order is None else order[part]
+            x = self._views[i] if self._views else self.source.take(index)
+            yield x, self.rows if self._plain else self.rows.take(index)

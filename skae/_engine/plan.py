@@ -1,0 +1,80 @@
+"""Which path trains this network under this objective, with how many threads, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+from skae._engine.autograd import Autograd
+from skae._engine.buffer import Buffer
+from skae._engine.fused import Fused
+from skae._engine.rng import Streams
+from skae.networks import Network, Wrapped
+from skae.objective import Objective
+
+# Below this many floating-point operations a step, a second thread costs more than it brings.
+_ONE_THREAD_FLOPS = 2e7
+
+
+class Plan(NamedTuple):
+    """The path taken, "fused" or "autograd", and the reason."""
+
+    path: str
+    reason: str
+
+    def engine(
+        self, network: Network, objective: Objective, buffer: Buffer, streams: Streams
+    ) -> Fused | Autograd:
+        """The engine that computes values and gradients."""
+        kind = Fused if self.path == "fused" else Autograd
+        return kind(network, objective, buffer, streams)
+
+
+def make_plan(network: Network, objective: Objective) -> Plan:
+    """Choose the path."""
+    users = [stack.name for stack in network.stacks if isinstance(stack, Wrapped)]
+    if users:
+        return Plan("autograd", f"the {' and the '.join(users)} is a module of the user's own")
+    if objective.needs_graph:
+        return Plan("autograd", f"{type(objective).__name__} differentiates through the network")
+    return Plan("fused", "all layers are dense")
+
+
+@contextmanager
+def computing(flops: float, precision: str | None) -> Iterator[None]:
+    """Set torch's threads and matrix-product precision for a run, and put them back.
+
+    Both are global to the process; bfloat16 products keep float32 storage.
+    """
+    threads = torch.get_num_threads()
+    before = _get_products()
+    try:
+        if flops < _ONE_THREAD_FLOPS and threads > 1:
+            torch.set_num_threads(1)
+        if precision == "bfloat16":
+            _set_products("bf16" if _SCOPED else "medium")
+        yield
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        if precision == "bfloat16":
+            _set_products(before)
+
+
+# Before torch 2.9 the precision of all float32 products is one switch.
+_PRODUCTS = getattr(torch.backends.mkldnn, "matmul", None)
+_SCOPED = hasattr(_PRODUCTS, "fp32_precision")
+
+
+def _get_products() -> str:
+    return _PRODUCTS.fp32_precision if _SCOPED else torch.get_float32_matmul_precision()
+
+
+def _set_products(precision: str) -> None:
+    if _SCOPED:
+        _PRODUCTS.fp32_precision = precision
+    else:
+        torch.set_float32_matmul_precision(precision)

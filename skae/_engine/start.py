@@ -1,0 +1,87 @@
+"""What training starts from: the data's moments, and parameters placed by them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from skae._engine.batches import Source
+from skae.losses import INVERSE_LINKS, Loss
+from skae.networks import Dense, Network
+from skae.objective import Objective
+
+# Data whose mean is within this fraction of its scale count as centred already.
+_CENTRED = 1e-6
+
+
+class Moments(NamedTuple):
+    """Of every feature, over the rows: weighted mean, lowest and highest value; and one scale."""
+
+    mean: Tensor  # (d,)  float64
+    low: Tensor
+    high: Tensor
+    scale: float  # root of the mean variance of a feature; 1 where nothing varies
+
+
+def moments(source: Source, weight: Tensor | None = None) -> Moments:
+    """One pass over the data, a chunk at a time, in float64 (Chan et al.'s update)."""
+    total = 0.0
+    mean = torch.zeros(source.d, dtype=torch.float64, device=source.device)
+    squares, low, high = torch.zeros_like(mean), mean + math.inf, mean - math.inf
+    for part, chunk in source.chunks():
+        x = chunk.reshape(-1, source.d)
+        lows, highs = torch.aminmax(x, dim=0)
+        low, high = torch.minimum(low, lows), torch.maximum(high, highs)
+        x = x.double()
+        w = None if weight is None else weight[..., part].reshape(-1, 1).double()
+        n = float(len(x)) if w is None else float(w.sum())
+        if n == 0:
+            continue
+        m = x.mean(0) if w is None else (x * w).sum(0) / n
+        e = x - m
+        e = e.square_() if w is None else e.square_().mul_(w)
+        shift = m - mean
+        squares = squares + e.sum(0) + shift**2 * (total * n / (total + n))
+        mean = mean + shift * (n / (total + n))
+        total += n
+    variance = float((squares / total).mean())
+    return Moments(mean, low, high, math.sqrt(variance) if variance > 0 else 1.0)
+
+
+def place(network: Network, loss: Loss, m: Moments, dtype: torch.dtype, device) -> Network:
+    """The same network in the data's units: see `Dense` for center and gains.
+
+    With them, training on X and on c + s X is the same computation, so that neither offset nor
+    scale costs anything.
+    """
+    encoder, decoder = network.stacks
+    tied = isinstance(decoder, Dense) and decoder.tied_to is not None
+    if isinstance(encoder, Dense):
+        centred = float(m.mean.abs().max()) <= _CENTRED * m.scale
+        center = None if centred else m.mean.to(dtype=dtype, device=device)
+        gain = 1.0 if tied else 1.0 / m.scale
+        encoder = dataclasses.replace(encoder, center=center, gain_in=gain)
+    if tied:
+        decoder = dataclasses.replace(decoder, tied_to=encoder)  # type: ignore[arg-type]
+    elif isinstance(decoder, Dense) and loss.link in ("identity", "relu"):
+        decoder = dataclasses.replace(decoder, gain_out=m.scale)
+    return Network(encoder, decoder)
+
+
+def starting_values(
+    network: Network, objective: Objective, m: Moments, k: int, draws
+) -> dict[str, Tensor]:
+    """Random weights, output biases at the features' means, the objective's own parameters."""
+    values = network.initial(draws)
+    d = len(m.mean)
+    decoder = network.decoder
+    if isinstance(decoder, Dense) and objective.output_width(d) == d:
+        last = decoder.layers[-1]
+        bias = INVERSE_LINKS[objective.loss.link](m.mean)
+        values[last.bias] = bias / last.bias_gain
+    own = objective.parameters(d, k)
+    return values | {f"objective.{name}": value for name, value in own.items()}

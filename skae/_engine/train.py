@@ -1,0 +1,282 @@
+"""The training loop: one model, or a stack of models with each its own stopping.
+
+`train` interprets (network, objective, data). It returns the parameters, the curves, why each
+model stopped, and a state from which the same run continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from skae._engine.batches import Batches, Source
+from skae._engine.buffer import Buffer
+from skae._engine.monitor import Monitor
+from skae._engine.plan import Plan, computing, make_plan
+from skae._engine.rng import Streams
+from skae._engine.solvers import SGD, Adam, minimise_full_batch
+from skae.networks import Network, Parameters
+from skae.objective import Objective, Rows
+
+FULL_BATCH = ("lbfgs", "cg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How to optimise: the solver's numbers and the stopping rule."""
+
+    solver: str = "adam"
+    learning_rate_init: float | tuple[float, ...] = 1e-3  # one, or one per model
+    learning_rate: str = "constant"
+    horizon: int | None = None  # epochs over which a schedule runs
+    momentum: float = 0.9
+    nesterov: bool = True
+    batch_size: int = 200
+    shuffle: bool = True
+    max_iter: int = 200
+    tol: float | None = 1e-4  # None: exactly max_iter epochs
+    n_iter_no_change: int = 10
+    precision: str | None = None
+    unit: float = 1.0  # what the loss is measured in: the data's scale, squared for squares
+
+
+class Epoch(NamedTuple):
+    """What a callback sees after an epoch."""
+
+    number: int
+    loss: list[float]  # per model
+    validation: list[float] | None
+    monitor: Monitor
+    parameters: Callable[[], dict[str, Tensor]]  # a copy, made when called
+
+
+class Result(NamedTuple):
+    """What training returns; lists have one entry per model."""
+
+    parameters: dict[str, Tensor]
+    monitor: Monitor
+    plan: Plan
+    state: dict[str, Any]
+
+
+class Run:
+    """The pieces of one call of `train`."""
+
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        source: Source,
+        rows: Rows,
+        training: Training,
+        streams: Streams,
+        initial: Parameters,
+        validation: tuple[Source, Rows] | None = None,
+        models: int | None = None,
+        on_epoch: Callable[[Epoch], bool] | None = None,
+    ):
+        self.network, self.objective, self.training = network, objective, training
+        self.source, self.rows, self.validation = source, rows, validation
+        self.streams, self.on_epoch = streams, on_epoch
+        own = {name: tuple(v.shape) for name, v in initial.items() if name.startswith("objective.")}
+        lead = () if models is None else (models,)
+        own = {name: shape[len(lead) :] for name, shape in own.items()}
+        shapes = network.weight_shapes() | network.bias_shapes() | own
+        self.buffer = Buffer(shapes, lead, source.dtype, source.device)
+        self.buffer.fill(initial)
+        self.plan = make_plan(network, objective)
+        self.engine = self.plan.engine(network, objective, self.buffer, streams)
+        self.models = models or 1
+        self.monitor = Monitor(self.models, training.tol, training.n_iter_no_change)
+        self.objective_state: Mapping[str, Tensor] = {}
+        self.epoch = 0
+
+    def end_epoch(self, loss: list[float]) -> bool:
+        """Record an epoch; True when training should stop."""
+        self.epoch += 1
+        checked = self.evaluate() if self.validation else None
+        self.monitor.record(loss, checked, self.buffer.flat)
+        stop = False
+        if self.on_epoch is not None:
+            epoch = Epoch(self.epoch, loss, checked, self.monitor, self.copy_parameters)
+            stop = self.on_epoch(epoch)
+            if stop:
+                self.monitor.stop_all("callback", self.buffer.flat)
+        return stop or not self.monitor.active
+
+    def evaluate(self) -> list[float]:
+        """The data loss of every model on the validation rows, without noise."""
+        source, rows = self.validation  # type: ignore[misc]
+        total = torch.zeros(self.models, dtype=torch.float64, device=source.device)
+        self.network.train(False)
+        with torch.no_grad():
+            for part, x in source.chunks():
+                here = rows.take(torch.arange(part.start, part.stop, device=source.device))
+                h = self.network.encoder.forward(self.buffer.parameters, x)
+                raw = self.network.decoder.forward(self.buffer.parameters, self.objective.encode(h))
+                target = x if here.target is None else here.target
+                value = self.objective.data_loss(target, raw, here.observed)
+                if here.weight is not None:
+                    value = value * here.weight
+                total += value.sum(-1).double()
+        self.network.train(True)
+        count = float(source.n if rows.weight is None else rows.weight.sum())
+        return (total / count).tolist()
+
+    def copy_parameters(self) -> dict[str, Tensor]:
+        """The present parameters with their own storage."""
+        return {name: p.clone() for name, p in self.buffer.parameters.items()}
+
+
+def train(
+    network: Network,
+    objective: Objective,
+    source: Source,
+    training: Training,
+    streams: Streams,
+    initial: Parameters,
+    *,
+    rows: Rows = Rows(),  # noqa: B008
+    validation: tuple[Source, Rows] | None = None,
+    models: int | None = None,
+    state: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[Epoch], bool] | None = None,
+) -> Result:
+    """Train one model (`models` None) or a stack of them from `initial`, or on from `state`."""
+    if training.solver in FULL_BATCH:
+        refuse_noise(objective, training.solver)
+        if models is not None:
+            raise ValueError(f"solver={training.solver!r} trains one model at a time.")
+    run = Run(
+        network, objective, source, rows, training, streams, initial, validation, models, on_epoch
+    )
+    if state:
+        _restore(run, state)
+    batch = source.n if training.solver in FULL_BATCH else min(training.batch_size, source.n)
+    flops = 6.0 * batch * run.buffer.flat.numel()
+    solver = None
+    network.train(True)
+    with computing(flops, training.precision), torch.no_grad():
+        try:
+            if training.solver in FULL_BATCH:
+                _minimise(run)
+            else:
+                solver = _solver(run, state)
+                _descend(run, solver)
+        except KeyboardInterrupt:
+            run.monitor.stop_all("interrupted", run.buffer.flat)
+    run.monitor.stop_all("max_iter", run.buffer.flat)
+    return _result(run, solver)
+
+
+def refuse_noise(objective: Objective, solver: str) -> None:
+    """Raise when a full-batch solver meets an objective that draws noise."""
+    if objective.noise is not None:
+        raise ValueError(
+            f"solver={solver!r} needs a deterministic objective, but "
+            f"{objective.noise}={getattr(objective, objective.noise, 'on')} draws noise at every "
+            "evaluation. Use solver='adam' or 'sgd', or set it to zero."
+        )
+
+
+def _solver(run: Run, state: Mapping[str, Any] | None) -> Adam | SGD:
+    t, flat = run.training, run.buffer.flat
+    solver: Adam | SGD
+    if t.solver == "adam":
+        solver = Adam(flat, epsilon=1e-8 * t.unit)
+    else:
+        solver = SGD(flat, t.momentum, t.nesterov)
+    if state:
+        solver.restore(state["solver"])
+    return solver
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1.0 - progress,
+    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
+}
+
+
+def _descend(run: Run, solver: Adam | SGD) -> None:
+    """Adam and SGD: a step a batch."""
+    t, engine, buffer = run.training, run.engine, run.buffer
+    batches = Batches(run.source, run.rows, t.batch_size, t.shuffle)
+    shuffle = run.streams.draws("shuffle", run.source.dtype)
+    rate: Any = t.learning_rate_init
+    if isinstance(rate, tuple):
+        rate = torch.tensor(rate, dtype=buffer.flat.dtype, device=buffer.flat.device).view(-1, 1)
+    schedule = SCHEDULES[t.learning_rate]
+    first, horizon = run.epoch, t.horizon or run.epoch + t.max_iter
+    state = run.objective_state
+    n = run.source.n
+    for epoch in range(first, first + t.max_iter):
+        for i, (x, rows) in enumerate(batches.epoch(shuffle)):
+            progress = min(1.0, (epoch + i / batches.count) / horizon)
+            state = engine.add_gradient(x, rows, x.shape[-2], progress, state)
+            solver.step(buffer.flat, buffer.grad, rate * schedule(progress))
+        run.objective_state = state
+        if run.end_epoch((engine.take_value() / n).reshape(-1).tolist()):
+            return
+
+
+def _minimise(run: Run) -> None:
+    """L-BFGS and CG: every evaluation reads all rows, in chunks unless the objective mixes them."""
+    engine, buffer, n = run.engine, run.buffer, run.source.n
+    total = torch.zeros_like(buffer.grad)
+    chunk = n if run.objective.mixes_rows else None
+    rows_per_chunk = max(1, min(n, 2**22 // max(1, run.source.d)))
+    batches = Batches(run.source, run.rows, chunk or rows_per_chunk, shuffle=False)
+
+    def value_and_gradient() -> tuple[float, Tensor]:
+        total.zero_()
+        for x, rows in batches.epoch(None):
+            engine.add_gradient(x, rows, n)
+            total.add_(buffer.grad)
+        return float(engine.take_value()) / n, total
+
+    message = minimise_full_batch(
+        run.training.solver,
+        buffer.flat,
+        value_and_gradient,
+        run.training.max_iter,
+        lambda loss: run.end_epoch([loss]),
+        run.training.unit,
+    )
+    if run.epoch == 0:
+        value, _ = value_and_gradient()
+        run.end_epoch([value])
+    if run.epoch < run.training.max_iter:
+        run.monitor.stop_all(f"converged ({message})", buffer.flat)
+
+
+def _restore(run: Run, state: Mapping[str, Any]) -> None:
+    run.buffer.flat.copy_(state["flat"])
+    run.streams.restore(state["streams"])
+    run.monitor.restore(state["monitor"])
+    run.epoch = state["epoch"]
+    run.objective_state = state["objective"]
+
+
+def _result(run: Run, solver: Adam | SGD | None) -> Result:
+    state = {
+        "flat": run.buffer.flat.clone(),
+        "solver": None if solver is None else solver.state(),
+        "streams": run.streams.state(),
+        "monitor": run.monitor.state(),
+        "epoch": run.epoch,
+        "objective": dict(run.objective_state),
+    }
+    best = run.monitor.chosen(run.buffer.flat)
+    parameters = {name: p.clone() for name, p in run.buffer.view(best).items()}
+    return Result(parameters, run.monitor, run.plan, state)
+
+
+def stacked_parameters(each: Sequence[Parameters]) -> dict[str, Tensor]:
+    """The parameters of several models on one leading axis."""
+    return {name: torch.stack([p[name] for p in each]) for name in each[0]}

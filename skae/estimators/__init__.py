@@ -1,0 +1,1 @@
+"""The scikit-learn estimators, one variant a file."""

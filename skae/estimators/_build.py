@@ -1,0 +1,182 @@
+"""From parameters to a network, and from a trained network to fitted attributes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from skae._engine.batches import Source
+from skae._engine.monitor import Monitor
+from skae._engine.plan import Plan, make_plan
+from skae._engine.start import Moments, place
+from skae.estimators._input import feature_label
+from skae.losses import Linked, Loss
+from skae.networks import Dense, Network, Stack, wrap
+from skae.objective import Objective
+
+_ROUNDING = 1e-6  # how far beyond a loss's domain X may lie
+
+
+class Start(NamedTuple):
+    """Where a fit begins; with a state, where it continues."""
+
+    network: Network
+    n_components: int
+    scale: float
+    initial: dict[str, Tensor]
+    seed: int
+    state: Mapping[str, Any] | None
+
+
+def build_network(
+    estimator: Any, objective: Objective, source: Source, m: Moments
+) -> tuple[Network, int]:
+    """The network of the estimator's parameters, and the number of code units."""
+    if estimator.tied_weights and not (estimator.encoder is None and estimator.decoder is None):
+        raise ValueError(
+            "tied_weights=True needs the built-in dense layers: leave encoder and decoder None."
+        )
+    d, hidden = source.d, _hidden(estimator.hidden_layer_sizes)
+    k = estimator.n_components or math.ceil(math.sqrt(d))
+    code_activation = estimator.code_activation
+    if code_activation == "auto":
+        code_activation = "identity" if hidden else estimator.activation
+    encoder: Stack
+    if estimator.encoder is None:
+        widths = (d, *hidden, objective.code_width(k))
+        encoder = Dense("encoder", widths, estimator.activation, code_activation)
+    else:
+        encoder = wrap("encoder", estimator.encoder, source.dtype, source.device)
+        k = _probed_width("encoder", encoder.working, d, source)
+        if estimator.n_components not in (None, k):
+            raise ValueError(
+                f"n_components={estimator.n_components}, but encoder gives codes of width {k}. "
+                "Leave n_components=None, or change the encoder."
+            )
+    decoder: Stack
+    if estimator.decoder is None:
+        widths = (k, *hidden[::-1], objective.output_width(d))
+        tied_to = encoder if estimator.tied_weights else None
+        decoder = Dense("decoder", widths, estimator.activation, "identity", tied_to)  # type: ignore[arg-type]
+    else:
+        decoder = wrap("decoder", estimator.decoder, source.dtype, source.device)
+        width = _probed_width("decoder", decoder.working, k, source)
+        if width != objective.output_width(d):
+            raise ValueError(
+                f"decoder gives {width} columns, but X has {objective.output_width(d)} features. "
+                "Its last layer must be as wide as X."
+            )
+    network = Network(encoder, decoder)
+    if estimator.solver != "sgd":
+        network = place(network, objective.loss, m, source.dtype, source.device)
+    return network, k
+
+
+def _hidden(sizes: Any) -> tuple[int, ...]:
+    hidden = tuple(int(s) for s in sizes) if hasattr(sizes, "__iter__") else (int(sizes),)
+    if any(s < 1 for s in hidden):
+        raise ValueError(f"hidden_layer_sizes must be positive, got {sizes}.")
+    return hidden
+
+
+def _probed_width(name: str, module: nn.Module, width_in: int, source: Source) -> int:
+    """The width of what a user's module returns for rows of this width."""
+    rows = torch.zeros(2, width_in, dtype=source.dtype, device=source.device)
+    module.eval()
+    try:
+        with torch.no_grad():
+            out = module(rows)
+    except Exception as error:
+        raise ValueError(
+            f"{name} failed on an input of shape (2, {width_in}): {error}. It must take rows of "
+            f"width {width_in}."
+        ) from error
+    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != 2:
+        shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"{name} must return a tensor of shape (n, width), got {shape}.")
+    return out.shape[1]
+
+
+def check_range(estimator: Any, loss: Loss, m: Moments) -> None:
+    """Raise when X leaves what the loss or the output activation can represent."""
+    low, high = loss.domain
+    for bound, values, beyond in ((low, m.low, low - m.low), (high, m.high, m.high - high)):
+        if math.isinf(bound) or float(beyond.max()) <= _ROUNDING:
+            continue
+        i = int(beyond.argmax())
+        if isinstance(loss, Linked):
+            given = f"output_activation={loss.output_activation!r}"
+            other = "output_activation='identity'"
+        else:
+            given, other = f"loss={estimator.loss!r}", "loss='squared_error'"
+        interval = f"[{low:g}, {high:g}]" if math.isfinite(high) else f"[{low:g}, inf)"
+        raise ValueError(
+            f"{given} needs X in {interval}, but {feature_label(estimator, i)} reaches "
+            f"{float(values[i]):g}. Scale X, for example with MinMaxScaler, or use {other}. "
+            + ("Negative values in data passed to a model of counts are not possible."
+               if bound == 0 and math.isinf(high) else "")
+        )  # fmt: skip
+
+
+def copied_weights(network: Network, given: Any) -> dict[str, Tensor]:
+    """Starting values from a fitted estimator of the same shape."""
+    check_is_fitted(
+        given,
+        msg="initialize_from is not fitted. Fit it first; inside a search, pass the fitted "
+        "estimator itself, which clone() then keeps.",
+    )
+    given = getattr(given, "estimator", given)  # a FrozenEstimator
+    modules = (getattr(given, "encoder_", None), getattr(given, "decoder_", None))
+    for stack, module in zip(network.stacks, modules, strict=True):
+        if not isinstance(module, nn.Module):
+            raise ValueError(
+                "initialize_from must be an autoencoder of this package, got "
+                f"{type(given).__name__}."
+            )
+        if isinstance(stack, Dense):
+            _check_shapes(stack, module)
+    return network.imported(network.read(*modules))  # type: ignore[arg-type]
+
+
+def _check_shapes(stack: Dense, module: nn.Module) -> None:
+    linears = [part for part in module.modules() if isinstance(part, nn.Linear)]
+    theirs = [linears[0].in_features, *(linear.out_features for linear in linears)]
+    if len(theirs) != len(stack.widths):
+        raise ValueError(
+            f"initialize_from has {len(theirs) - 1} {stack.name} layers, this estimator "
+            f"{len(stack.widths) - 1}. Give both the same hidden_layer_sizes."
+        )
+    for i, (a, b) in enumerate(zip(zip(theirs, theirs[1:]), zip(stack.widths, stack.widths[1:]))):  # noqa: B905, RUF007
+        if a != b:
+            raise ValueError(
+                f"initialize_from does not fit at {stack.name} layer {i}: it has {a[0]} inputs and "
+                f"{a[1]} outputs, this estimator {b[0]} and {b[1]}."
+            )
+
+
+def fitted_attributes(
+    start: Start, objective: Objective, parameters: Mapping[str, Tensor], monitor: Monitor
+) -> dict[str, Any]:
+    """What a fitted estimator holds; modules have their own storage."""
+    encoder, decoder = start.network.modules(start.network.exported(parameters))
+    loss_curve = list(monitor.loss_curves[0])
+    validation = list(monitor.validation_curves[0])
+    plan: Plan = make_plan(start.network, objective)
+    return {
+        "encoder_": encoder,
+        "decoder_": decoder,
+        "objective_": objective,
+        "engine_": plan,
+        "n_components_": start.n_components,
+        "n_iter_": len(loss_curve),
+        "loss_curve_": loss_curve,
+        "validation_loss_curve_": validation or None,
+        "loss_": loss_curve[-1] if loss_curve else math.nan,
+        "best_loss_": min(validation or loss_curve, default=math.nan),
+        "stop_reason_": monitor.reasons[0] or "running",
+    }

@@ -1,0 +1,222 @@
+"""What every fitted autoencoder can do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from torch import Tensor, nn
+
+from skae.estimators._input import Data, check_namespace, read_codes, read_data
+from skae.networks import DenseModule, infer
+
+# Cells of the widest layer held at once while scoring: a few tens of megabytes.
+_CELLS = 2**21
+
+
+class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+    """Codes, reconstructions, errors and weights of a fitted autoencoder.
+
+    Inference changes no attribute, so a fitted estimator may serve many threads.
+    """
+
+    encoder_: nn.Module
+    decoder_: nn.Module
+    objective_: Any
+    precision: str | None
+    device: Any
+
+    def transform(self, X):
+        """Encode X.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Any finite values; they need not stay in the range seen in `fit`.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_components_)
+            Codes, in X's dtype.
+        """
+        data = self._read(X, "transform")
+        return data.give_back(self._by_chunks(data, self._encode, self._n_features_out))
+
+    def inverse_transform(self, Z):
+        """Decode codes.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, n_components_)
+            Codes, as `transform` returns them.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features_in_)
+            Reconstructions, in Z's dtype.
+        """
+        check_is_fitted(self)
+        data = read_codes(self, Z, self.precision, self._inference_device(Z))
+        return data.give_back(self._by_chunks(data, self._decode, self.n_features_in_))
+
+    def reconstruct(self, X):
+        """Encode and decode X: ``inverse_transform(transform(X))``.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        X_hat : ndarray of shape (n_samples, n_features)
+            Reconstructions, in X's dtype.
+        """
+        data = self._read(X, "reconstruct")
+        return data.give_back(self._by_chunks(data, self._reconstruct, self.n_features_in_))
+
+    def reconstruction_error(self, X, *, per_feature=False):
+        """The reconstruction loss of every row, without penalty, corruption or dropout.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        per_feature : bool, default=False
+            Return the loss of every cell instead; a row's mean is the row's error.
+
+        Returns
+        -------
+        error : ndarray of shape (n_samples,) or (n_samples, n_features)
+            In the units of the loss (squared units of X for ``loss="squared_error"``).
+        """
+        data = self._read(X, "reconstruction_error")
+        width = self.n_features_in_ if per_feature else None
+        return data.give_back(self._by_chunks(data, lambda x: self._error(x, per_feature), width))
+
+    def score_samples(self, X):
+        """The negative reconstruction error of every row: higher is more normal.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        score : ndarray of shape (n_samples,)
+            ``-reconstruction_error(X)``.
+        """
+        return -self.reconstruction_error(X)
+
+    def score(self, X, y=None, sample_weight=None):
+        """The (weighted) mean of `score_samples`: higher is better.
+
+        It compares models of one loss: with it, `GridSearchCV` needs no labels.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        y : None
+            Ignored.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        score : float
+            Negative mean reconstruction error.
+        """
+        scores = self.score_samples(X)
+        if isinstance(scores, Tensor):
+            scores = scores.cpu()
+        scores = np.asarray(scores, dtype=np.float64)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, scores[:, None])
+        return float(np.average(scores, weights=sample_weight))
+
+    @property
+    def coefs_(self) -> list[np.ndarray]:
+        """Weights of all layers, encoder then decoder, each of shape (n_in, n_out)."""
+        return [linear.weight.detach().t().cpu().numpy() for linear in self._linears()]
+
+    @property
+    def intercepts_(self) -> list[np.ndarray]:
+        """Biases of all layers, encoder then decoder, each of shape (n_out,)."""
+        return [linear.bias.detach().cpu().numpy() for linear in self._linears()]
+
+    @property
+    def components_(self) -> np.ndarray:
+        """Weights of a linear one-layer encoder, of shape (n_components_, n_features_in_)."""
+        check_is_fitted(self)
+        parts = list(self.encoder_.children())
+        if len(parts) != 1 or not isinstance(parts[0], nn.Linear):
+            raise AttributeError("components_ exists only for an encoder of one linear layer.")
+        return parts[0].weight.detach().cpu().numpy()
+
+    def _linears(self) -> list[nn.Linear]:
+        check_is_fitted(self)
+        modules = (self.encoder_, self.decoder_)
+        if not all(isinstance(module, DenseModule) for module in modules):
+            raise AttributeError("coefs_ and intercepts_ exist only for built-in dense layers.")
+        parts = (part for module in modules for part in module.children())
+        return [part for part in parts if isinstance(part, nn.Linear)]
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_components_
+
+    def _inference_device(self, X: Any) -> Any:
+        parameter = next(self.encoder_.parameters(), None)
+        return self.device if parameter is None else parameter.device
+
+    def _read(self, X: Any, method: str) -> Data:
+        check_is_fitted(self)
+        check_namespace(self, X, method)
+        return read_data(
+            self, X, reset=False, precision=self.precision, device=self._inference_device(X)
+        )
+
+    def _by_chunks(self, data: Data, function, width: int | None) -> Tensor:
+        """``function`` of all rows, a bounded number at a time."""
+        source = data.source
+        rows = max(64, _CELLS // self._widest)
+        with torch.no_grad():
+            if source.n <= rows:
+                return function(source.take(slice(0, source.n)))
+            shape = (source.n,) if width is None else (source.n, width)
+            out = torch.empty(shape, dtype=source.dtype, device=source.device)
+            for part, x in source.chunks(rows):
+                out[part] = function(x)
+        return out
+
+    @property
+    def _widest(self) -> int:
+        sizes = [p.shape[0] for m in (self.encoder_, self.decoder_) for p in m.parameters()]
+        return max([self.n_features_in_, *sizes])
+
+    def _encode(self, x: Tensor) -> Tensor:
+        return self.objective_.encode(infer(self.encoder_, x))
+
+    def _raw(self, z: Tensor) -> Tensor:
+        return infer(self.decoder_, z)
+
+    def _decode(self, z: Tensor) -> Tensor:
+        return self.objective_.loss.predict(self._raw(z))
+
+    def _reconstruct(self, x: Tensor) -> Tensor:
+        return self._decode(self._encode(x))
+
+    def _error(self, x: Tensor, per_feature: bool) -> Tensor:
+        raw = self._raw(self._encode(x))
+        if per_feature:
+            loss = self.objective_.loss
+            return loss.elements(x, raw) * (loss.share(x.shape[-1]) * x.shape[-1])
+        return self.objective_.data_loss(x, raw)

@@ -1,0 +1,137 @@
+"""The public door for data: validation, dtypes, devices, and the way back to the user's array."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn import get_config
+from sklearn.utils._array_api import _convert_to_numpy, get_namespace, supported_float_dtypes
+from sklearn.utils.validation import _check_sample_weight, _num_features, check_array, validate_data
+from torch import Tensor
+
+from skae._engine.batches import Source, is_memory_map, make_source
+
+_SMALL = (np.bool_, np.int8, np.uint8, np.int16, np.uint16, np.float16)
+_TORCH = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
+
+
+class Data(NamedTuple):
+    """Validated rows, and how results go back to where they came from."""
+
+    X: Any  # array, CSR matrix or tensor, as the user's library has it
+    source: Source
+    dtype: torch.dtype  # of results
+
+    def give_back(self, result: Tensor) -> Any:
+        """The result in X's kind of array, dtype and device."""
+        result = result.detach().to(self.dtype)
+        xp, is_array_api = get_namespace(self.X)
+        if not is_array_api or sp.issparse(self.X):
+            return result.cpu().numpy()
+        if isinstance(self.X, Tensor):
+            return result.to(self.X.device)
+        return xp.asarray(result.cpu().numpy(), device=self.X.device)
+
+
+def read_data(
+    estimator: Any, X: Any, *, reset: bool, precision: str | None, device: Any, allow_nan=False
+) -> Data:
+    """Validate X of shape (n_samples, n_features) against the estimator and make it a source."""
+    options: dict[str, Any] = {"ensure_all_finite": "allow-nan" if allow_nan else True}
+    X = validate_data(
+        estimator, X, reset=reset, accept_sparse="csr", dtype=_wanted_dtype(X), **options
+    )
+    return _as_data(X, precision, device)
+
+
+def read_codes(estimator: Any, Z: Any, precision: str | None, device: Any) -> Data:
+    """Validate codes of shape (n_samples, n_components_)."""
+    Z = check_array(Z, dtype=_wanted_dtype(Z), estimator=estimator)
+    width = estimator._n_features_out
+    if _num_features(Z) != width:
+        raise ValueError(
+            f"Z has {_num_features(Z)} columns, but this {type(estimator).__name__} has {width} "
+            "code units. Pass what its transform returns."
+        )
+    return _as_data(Z, precision, device)
+
+
+def _as_data(X: Any, precision: str | None, device: Any) -> Data:
+    xp, is_array_api = get_namespace(X)
+    values = X
+    if is_array_api and not isinstance(X, Tensor) and not sp.issparse(X):
+        values = _convert_to_numpy(X, xp)
+    result = values.dtype if isinstance(values, Tensor) else _result_dtype(values.dtype)
+    dtype = result if precision is None else _TORCH[precision]
+    if device is None:
+        device = values.device if isinstance(values, Tensor) else "cpu"
+    return Data(X, make_source(values, dtype, device), result)
+
+
+def _wanted_dtype(X: Any) -> Any:
+    """What validation should convert X to; None to leave it as it is."""
+    xp, is_array_api = get_namespace(X) if not sp.issparse(X) else (np, False)
+    if is_array_api:
+        return supported_float_dtypes(xp)
+    dtype = getattr(X, "dtype", None)
+    if dtype is None and hasattr(X, "dtypes"):
+        dtype = _frame_dtype(X)
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "biuf":
+        return [np.float64, np.float32]
+    if isinstance(X, np.ndarray) and is_memory_map(X):
+        return None  # converted a batch at a time
+    return np.float32 if dtype.type in _SMALL else [np.float64, np.float32]
+
+
+def _frame_dtype(X: Any) -> Any:
+    try:
+        return np.result_type(*X.dtypes)
+    except (TypeError, AttributeError):
+        return None
+
+
+def _result_dtype(dtype: np.dtype) -> torch.dtype:
+    is_single = dtype.type in _SMALL or dtype == np.float32
+    return torch.float32 if is_single else torch.float64
+
+
+def read_weight(sample_weight: Any, data: Data) -> Tensor | None:
+    """Sample weights of shape (n_samples,), scaled to mean 1; None without."""
+    if sample_weight is None:
+        return None
+    xp, is_array_api = get_namespace(sample_weight)
+    if is_array_api:
+        sample_weight = _convert_to_numpy(sample_weight, xp)
+    rows = np.empty((data.source.n, 0), dtype=np.float64)
+    weight = _check_sample_weight(sample_weight, rows, ensure_non_negative=True)
+    if not weight.sum() > 0:
+        raise ValueError("Sample weights sum to zero: at least one row needs a positive weight.")
+    tensor = torch.from_numpy(weight / weight.mean())
+    return tensor.to(dtype=data.source.dtype, device=data.source.device)
+
+
+def namespace_name(X: Any) -> str:
+    """The array library that results for X come back in."""
+    xp, is_array_api = get_namespace(X) if not sp.issparse(X) else (np, False)
+    return xp.__name__.rpartition("array_api_compat.")[2] if is_array_api else "numpy"
+
+
+def check_namespace(estimator: Any, X: Any, method: str) -> None:
+    """Raise when array API dispatch is on and X is of another library than fit's X."""
+    if not get_config()["array_api_dispatch"]:
+        return
+    fitted, given = estimator._namespace, namespace_name(X)
+    if fitted != given:
+        raise ValueError(
+            f"Inputs passed to {type(estimator).__name__}.{method}() must use the same namespace "
+            f"as those passed to fit(), which were of {fitted}, but X is of {given}. Convert X."
+        )
+
+
+def feature_label(estimator: Any, i: int) -> str:
+    """Feature i for a message, with its name where there is one."""
+    names = getattr(estimator, "feature_names_in_", None)
+    return f"feature {i}" if names is None else f"feature {i} ({names[i]!r})"

@@ -1,0 +1,65 @@
+"""What the outside hears of an epoch: scikit-learn's callbacks and `verbose`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from skae._engine.train import Epoch
+
+
+class Progress:
+    """Passes epochs on to scikit-learn's callbacks, and prints them if the estimator is verbose.
+
+    `attributes` makes, from an epoch, the attributes of an estimator fitted up to it.
+    """
+
+    def __init__(
+        self, estimator: Any, X: Any, sample_weight: Any, epochs: int,
+        attributes: Callable[[Epoch], dict[str, Any]],
+    ):  # fmt: skip
+        self.estimator, self.attributes, self.epochs = estimator, attributes, epochs
+        # Scorers of reconstructions compare with X, and scikit-learn's monitor scores only
+        # where there is a y.
+        metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
+        self.passed = {"estimator": estimator, "X": X, "y": X, "metadata": metadata}
+        self.context: Any = None
+        self.task: Any = None
+        self.seen, self.began = 0, time.perf_counter()
+        if hasattr(estimator, "_init_callback_context"):
+            self.context = estimator._init_callback_context(max_subtasks=epochs)
+            self.context.call_on_fit_task_begin(**self.passed)
+            self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        if getattr(self.estimator, "_skl_callbacks", None):
+            self.task = self.context.subcontext(task_name="epoch")
+            self.task.call_on_fit_task_begin(**self.passed)
+
+    def on_epoch(self, epoch: Epoch) -> bool:
+        """Tell of an epoch; True when a callback asks to stop."""
+        self.seen += 1
+        if self.estimator.verbose:
+            self._print(epoch)
+        if self.task is None:
+            return False
+        stop = self.task.call_on_fit_task_end(
+            **self.passed, reconstruction_attributes=lambda: self.attributes(epoch)
+        )
+        self.task = None
+        if not stop and self.seen < self.epochs:
+            self._begin_epoch()
+        return bool(stop)
+
+    def _print(self, epoch: Epoch) -> None:
+        width = len(str(self.epochs))
+        line = f"epoch {self.seen:{width}}/{self.epochs}  loss {epoch.loss[0]:.6e}"
+        if epoch.validation is not None:
+            line += f"  validation {epoch.validation[0]:.6e}"
+        print(f"{line}  {time.perf_counter() - self.began:8.2f} s", flush=True)
+
+    def finish(self) -> None:
+        """Tell that the fit has ended; the estimator is fitted by now."""
+        if self.context is not None:
+            self.context.call_on_fit_task_end(**self.passed, reconstruction_attributes=dict)

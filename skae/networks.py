@@ -1,0 +1,396 @@
+"""Networks as data: dense stacks with their activations, and wrapped user modules.
+
+A stack knows the names and shapes of its parameters and is a pure function of them. Parameters
+are a dictionary of tensors whose leading axes, if any, are models trained together.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+aten = torch.ops.aten
+Parameters = Mapping[str, Tensor]
+INF = float("inf")
+
+
+class Activation(NamedTuple):
+    """An elementwise function, its in-place form and its derivative, as torch's own kernels."""
+
+    function: Callable[[Tensor], Tensor]
+    into: Callable[..., Any]  # into(a, out=h)
+    backward_: Callable[[Tensor, Tensor, Tensor], Tensor]  # (delta, h, a) -> delta * f'(a)
+    range: tuple[float, float] = (-INF, INF)
+    needs_input: bool = False  # the derivative is a function of a, not of h = f(a)
+    module: Callable[[], nn.Module] | None = None
+
+    def derivative(self, h: Tensor, a: Tensor) -> Tensor:
+        """f'(a), of the shape of `h` = f(a)."""
+        return self.backward_(torch.ones_like(h), h, a)
+
+
+class Exp(nn.Module):
+    """exp, elementwise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.exp(x)
+
+
+def _identity_into(a: Tensor, *, out: Tensor) -> Tensor:
+    return a if out is a else out.copy_(a)
+
+
+# name -> activation. Derivatives take torch's backward kernels: one pass, in place.
+ACTIVATIONS: dict[str, Activation] = {
+    "identity": Activation(
+        lambda a: a, _identity_into, lambda delta, h, a: delta, module=nn.Identity
+    ),
+    "logistic": Activation(
+        torch.sigmoid,
+        torch.sigmoid,
+        lambda delta, h, a: aten.sigmoid_backward.grad_input(delta, h, grad_input=delta),
+        (0.0, 1.0),
+        module=nn.Sigmoid,
+    ),
+    "tanh": Activation(
+        torch.tanh,
+        torch.tanh,
+        lambda delta, h, a: aten.tanh_backward.grad_input(delta, h, grad_input=delta),
+        (-1.0, 1.0),
+        module=nn.Tanh,
+    ),
+    "relu": Activation(
+        torch.relu,
+        lambda a, *, out: torch.relu_(a) if out is a else aten.relu.out(a, out=out),
+        lambda delta, h, a: aten.threshold_backward.grad_input(delta, h, 0.0, grad_input=delta),
+        (0.0, INF),
+        module=nn.ReLU,
+    ),
+    "softplus": Activation(
+        nn.functional.softplus,
+        lambda a, *, out: aten.softplus.out(a, out=out),
+        lambda delta, h, a: aten.softplus_backward.grad_input(delta, a, 1, 20, grad_input=delta),
+        (0.0, INF),
+        needs_input=True,
+        module=nn.Softplus,
+    ),
+    "elu": Activation(
+        nn.functional.elu,
+        lambda a, *, out: aten.elu.out(a, out=out),
+        lambda delta, h, a: aten.elu_backward.grad_input(delta, 1, 1, 1, True, h, grad_input=delta),
+        (-1.0, INF),
+        module=nn.ELU,
+    ),
+    "silu": Activation(
+        nn.functional.silu,
+        lambda a, *, out: aten.silu.out(a, out=out),
+        lambda delta, h, a: aten.silu_backward.grad_input(delta, a, grad_input=delta),
+        (-0.2785, INF),
+        needs_input=True,
+        module=nn.SiLU,
+    ),
+    "gelu": Activation(
+        nn.functional.gelu,
+        lambda a, *, out: aten.gelu.out(a, out=out),
+        lambda delta, h, a: aten.gelu_backward.grad_input(delta, a, grad_input=delta),
+        (-0.17, INF),
+        needs_input=True,
+        module=nn.GELU,
+    ),
+    "exp": Activation(
+        torch.exp,
+        torch.exp,
+        lambda delta, h, a: delta.mul_(h),
+        (0.0, INF),
+        module=Exp,
+    ),
+}
+
+
+class Layer(NamedTuple):
+    """One dense layer, h = f(gain (x W^T) + b): the names of its parameters and its constants."""
+
+    weight: str
+    bias: str
+    shape: tuple[int, int]  # of the stored weight: (out, in), or its transpose when tied
+    tied: bool  # the stored weight belongs to the encoder and is used transposed
+    activation: str
+    gain: float  # of the weight
+    bias_gain: float
+
+
+def matmul_layer(layer: Layer, parameters: Parameters, x: Tensor) -> Tensor:
+    """The layer before its activation, of shape (..., n, out)."""
+    W, b = parameters[layer.weight], parameters[layer.bias].unsqueeze(-2)
+    a = torch.matmul(x, W if layer.tied else W.mT)
+    if layer.gain != 1:
+        a = a * layer.gain
+    return a + (b if layer.bias_gain == 1 else b * layer.bias_gain)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A stack of dense layers, widths[0] -> ... -> widths[-1].
+
+    `center`, `gain_in` and `gain_out` put the parameters in the units of the data: the first
+    layer sees (x - center) * gain_in, the last one's weights and bias count gain_out. They change
+    the optimiser's coordinates, not the set of functions (`exported` multiplies them out). Tied
+    weights serve both ends, so they have no gains.
+    """
+
+    name: str
+    widths: tuple[int, ...]
+    activation: str
+    last_activation: str
+    tied_to: Dense | None = None
+    center: Tensor | None = field(default=None, compare=False)
+    gain_in: float = 1.0
+    gain_out: float = 1.0
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return tuple(self._layer(i) for i in range(len(self.widths) - 1))
+
+    def _layer(self, i: int) -> Layer:
+        last = len(self.widths) - 2
+        fan_in, fan_out = self.widths[i : i + 2]
+        gain = (self.gain_in if i == 0 else 1.0) * (self.gain_out if i == last else 1.0)
+        return Layer(
+            weight=self.tied_to.layers[last - i].weight if self.tied_to else self._key(i, "W"),
+            bias=self._key(i, "b"),
+            shape=(fan_in, fan_out) if self.tied_to else (fan_out, fan_in),
+            tied=self.tied_to is not None,
+            activation=self.last_activation if i == last else self.activation,
+            gain=gain,
+            bias_gain=self.gain_out if i == last else 1.0,
+        )
+
+    def _key(self, i: int, kind: str) -> str:
+        return f"{self.name}.{i}.{kind}"
+
+    def in_features(self, default: int) -> int:
+        """Width of the input; `default` where the stack takes any."""
+        return self.widths[0]
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {} if self.tied_to else {layer.weight: layer.shape for layer in self.layers}
+
+    def bias_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {self._key(i, "b"): (w,) for i, w in enumerate(self.widths[1:])}
+
+    def initial(self, draws) -> Iterator[tuple[str, Tensor]]:
+        """Glorot-uniform weights (the rest starts at zero): U(-r, r), r^2 = 6 / (in + out)."""
+        for name, shape in self.weight_shapes().items():
+            r = math.sqrt(6.0 / sum(shape))
+            yield name, draws.uniform(shape).mul_(2 * r).sub_(r)
+
+    def forward(self, parameters: Parameters, x: Tensor, drop=None) -> Tensor:
+        """Output of shape (..., n, widths[-1]); `drop`, if any, masks the layers before it."""
+        h = x if self.center is None else x - self.center
+        for i, layer in enumerate(self.layers):
+            if drop is not None and i > 0:
+                h = drop(h)
+            h = ACTIVATIONS[layer.activation].function(matmul_layer(layer, parameters, h))
+        return h
+
+    def exported(self, parameters: Parameters) -> dict[str, Tensor]:
+        """The parameters of the same function without center and gains."""
+        out = {}
+        for i, layer in enumerate(self.layers):
+            W, b = parameters[layer.weight], parameters[layer.bias]
+            b = b * layer.bias_gain
+            if not layer.tied:
+                W = W * layer.gain
+                out[layer.weight] = W
+            if i == 0 and self.center is not None:
+                b = b - (W.mT if layer.tied else W) @ self.center
+            out[layer.bias] = b
+        return out
+
+    def imported(self, exported: Parameters) -> dict[str, Tensor]:
+        """The inverse of `exported`."""
+        out = {}
+        for i, layer in enumerate(self.layers):
+            W, b = exported[layer.weight], exported[layer.bias]
+            if i == 0 and self.center is not None:
+                b = b + (W.mT if layer.tied else W) @ self.center
+            out[layer.bias] = b / layer.bias_gain
+            if not layer.tied:
+                out[layer.weight] = W / layer.gain
+        return out
+
+    def module(self, exported: Parameters) -> DenseModule:
+        """A torch module with its own copy of the parameters."""
+        parts: list[nn.Module] = []
+        for layer in self.layers:
+            W = exported[layer.weight].mT if layer.tied else exported[layer.weight]
+            linear = nn.Linear(W.shape[1], W.shape[0], device="meta")
+            linear.weight = nn.Parameter(W.detach().clone(memory_format=torch.contiguous_format))
+            linear.bias = nn.Parameter(exported[layer.bias].detach().clone())
+            parts.append(linear)
+            if layer.activation != "identity":
+                parts.append(ACTIVATIONS[layer.activation].module())  # type: ignore[misc]
+        return DenseModule(*parts).eval()
+
+    def read(self, module: nn.Module) -> dict[str, Tensor]:
+        """The parameters of a module made by `module`."""
+        linears = [part for part in module.modules() if isinstance(part, nn.Linear)]
+        out = {}
+        for layer, linear in zip(self.layers, linears, strict=True):
+            out[layer.bias] = linear.bias.detach()
+            if not layer.tied:
+                out[layer.weight] = linear.weight.detach()
+        return out
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """A torch module as a stack. `working` is a private copy (`wrap` makes it)."""
+
+    name: str
+    working: nn.Module
+
+    def in_features(self, default: int) -> int:
+        """Not known of a module."""
+        return default
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {k: tuple(p.shape) for k, p in self._named() if p.ndim > 1}
+
+    def bias_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {k: tuple(p.shape) for k, p in self._named() if p.ndim <= 1}
+
+    def _named(self) -> list[tuple[str, Tensor]]:
+        return [(f"{self.name}.{k}", p) for k, p in self.working.named_parameters()]
+
+    def initial(self, draws) -> Iterator[tuple[str, Tensor]]:
+        """The module's own weights."""
+        yield from ((k, p.detach()) for k, p in self._named())
+
+    def forward(self, parameters: Parameters, x: Tensor, drop=None) -> Tensor:
+        """Output of shape (..., n, k); leading axes of the parameters are mapped over."""
+        named = self._named()
+        own = {k.removeprefix(self.name + "."): parameters[k] for k, _ in named}
+        if not own:
+            return self.working(x)
+        lead = parameters[named[0][0]].shape[: -named[0][1].ndim or None]
+
+        def call(p, rows):
+            return functional_call(self.working, p, (rows,))
+
+        for _ in lead:
+            call = vmap(call, randomness="different")
+        return call(own, x.expand(*lead, *x.shape[-2:]) if lead else x)
+
+    def exported(self, parameters: Parameters) -> dict[str, Tensor]:
+        return {k: parameters[k] for k, _ in self._named()}
+
+    imported = exported
+
+    def module(self, exported: Parameters) -> nn.Module:
+        """A copy of the module that holds these parameters, ready for inference."""
+        copied = copy.deepcopy(self.working)
+        with torch.no_grad():
+            for k, p in copied.named_parameters():
+                p.copy_(exported[f"{self.name}.{k}"])
+        return copied.eval()
+
+    def read(self, module: nn.Module) -> dict[str, Tensor]:
+        """The parameters of a module made by `module`, whose buffers are taken over too."""
+        self.working.load_state_dict(module.state_dict())
+        return {f"{self.name}.{k}": p.detach() for k, p in module.named_parameters()}
+
+
+def wrap(name: str, module: nn.Module, dtype: torch.dtype, device) -> Wrapped:
+    """A stack that trains a copy of `module` in this dtype and on this device."""
+    return Wrapped(name, copy.deepcopy(module).to(dtype=dtype, device=device))
+
+
+Stack = Dense | Wrapped
+
+
+@dataclass(frozen=True)
+class Network:
+    """An encoder and a decoder."""
+
+    encoder: Stack
+    decoder: Stack
+
+    @property
+    def stacks(self) -> tuple[Stack, Stack]:
+        return self.encoder, self.decoder
+
+    @property
+    def is_dense(self) -> bool:
+        return all(isinstance(stack, Dense) for stack in self.stacks)
+
+    def train(self, mode: bool) -> None:
+        """Put users' modules into training or inference mode."""
+        for stack in self.stacks:
+            if isinstance(stack, Wrapped):
+                stack.working.train(mode)
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the parameters that weight decay covers."""
+        return {k: v for stack in self.stacks for k, v in stack.weight_shapes().items()}
+
+    def bias_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {k: v for stack in self.stacks for k, v in stack.bias_shapes().items()}
+
+    def weight_gains(self) -> dict[str, float]:
+        """What each stored weight is multiplied with before it is used, where that is not 1."""
+        layers = (layer for s in self.stacks if isinstance(s, Dense) for layer in s.layers)
+        return {layer.weight: layer.gain for layer in layers if layer.gain != 1}
+
+    def initial(self, draws) -> dict[str, Tensor]:
+        """Starting values; parameters left out start at zero."""
+        return {k: v for stack in self.stacks for k, v in stack.initial(draws)}
+
+    def exported(self, parameters: Parameters) -> dict[str, Tensor]:
+        """The parameters in the units of X, as users see them."""
+        return self.encoder.exported(parameters) | self.decoder.exported(parameters)
+
+    def imported(self, exported: Parameters) -> dict[str, Tensor]:
+        """The inverse of `exported`."""
+        return self.encoder.imported(exported) | self.decoder.imported(exported)
+
+    def modules(self, exported: Parameters) -> tuple[nn.Module, nn.Module]:
+        """Encoder and decoder as torch modules with their own storage."""
+        return self.encoder.module(exported), self.decoder.module(exported)
+
+    def read(self, encoder: nn.Module, decoder: nn.Module) -> dict[str, Tensor]:
+        """The exported parameters of the modules made by `modules`."""
+        return self.encoder.read(encoder) | self.decoder.read(decoder)
+
+
+class DenseModule(nn.Sequential):
+    """Linear layers and activations: an ordinary torch module with a quicker inference."""
+
+    def infer(self, x: Tensor) -> Tensor:
+        """The output without a graph, in x's dtype: activations work in place."""
+        for part in self:
+            if isinstance(part, nn.Linear):
+                x = torch.addmm(part.bias.to(x.dtype), x, part.weight.to(x.dtype).t())
+            else:
+                _OF_MODULE[type(part)].into(x, out=x)
+        return x
+
+
+_OF_MODULE = {activation.module: activation for activation in ACTIVATIONS.values()}
+
+
+def infer(module: nn.Module, x: Tensor) -> Tensor:
+    """The module's output for inference, in x's dtype whatever the module's."""
+    if isinstance(module, DenseModule):
+        return module.infer(x)
+    parameter = next(module.parameters(), x)
+    if parameter.dtype != x.dtype:
+        module = copy.deepcopy(module).to(x.dtype)
+    return module(x)

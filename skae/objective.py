@@ -1,0 +1,206 @@
+"""What an autoencoder optimises, as data: an `Objective` of numbers with a few pure hooks.
+
+Shapes: ``n`` samples, ``d`` features, ``k`` code units; leading axes ``...`` are models trained
+together. Hooks compute per sample over the last axes and never reduce over rows or models: the
+engine weights, averages and sums.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from skae.losses import Loss
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of the rows of a batch beside x; each part is optional."""
+
+    weight: Tensor | None = None  # (..., n)     sample weights of mean 1 over the training rows
+    target: Tensor | None = None  # (..., n, d)  what to reconstruct, where it is not x
+    observed: Tensor | None = None  # (..., n, d)  1 where a value was seen, 0 where it is missing
+    index: Tensor | None = None  # (n,)        position in the training data
+    y: Tensor | None = None  # (n, ...)    the target passed to fit
+
+    def take(self, index: Tensor | slice) -> Rows:
+        """The side data of these rows."""
+
+        def cells(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part[..., index, :]
+
+        return Rows(
+            weight=None if self.weight is None else self.weight[..., index],
+            target=cells(self.target),
+            observed=cells(self.observed),
+            index=None if self.index is None else self.index[index],
+            y=None if self.y is None else self.y[index],
+        )
+
+
+class Forward(NamedTuple):
+    """One pass through the network."""
+
+    x: Tensor  # (..., n, d)  the clean target
+    x_in: Tensor  # (..., n, d)  what the encoder saw
+    h: Tensor  # (..., n, code_width(k))  encoder output
+    z: Tensor  # (..., n, k)  code
+    raw: Tensor  # (..., n, output_width(d))  decoder output, before the inverse link
+    rows: Rows = Rows()
+    changed: Tensor | None = None  # (..., n, d)  where corruption changed x, if it says
+    progress: float = 0.0  # fraction of the schedule's horizon that has passed, in [0, 1]
+    state: Mapping[str, Tensor] = {}  # what `update` returned last
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """The plain autoencoder's objective, and the hooks that variants override.
+
+    Per sample ``loss(x, raw)``, the mean over features, plus ``penalty``; over everything
+    ``alpha / 2 |W|^2``, weights only.
+
+    Parameters
+    ----------
+    loss : Loss
+        Reconstruction loss.
+
+    alpha : float, default=0.0
+        Weight decay; the source's lambda is 2 alpha (row 3 of the lecture's table writes
+        ``lambda (|W1|^2 + |W2|^2)``).
+
+    dropout, input_dropout : float, default=0.0
+        Probability of dropping a hidden or code unit, or an input.
+    """
+
+    loss: Loss
+    alpha: Any = 0.0
+    dropout: Any = 0.0
+    input_dropout: Any = 0.0
+
+    def corrupt(self, x: Tensor, rng) -> tuple[Tensor, Tensor | None]:
+        """What the encoder sees, and where it differs from x. Never differentiated."""
+        return x, None
+
+    def latent(self, h: Tensor, rng) -> Tensor:
+        """The code that the decoder sees, of shape (..., n, k); may draw and may add rows."""
+        return h
+
+    def latent_gradient(self, d_z: Tensor, h: Tensor, z: Tensor) -> Tensor:
+        """`d_z` carried back through `latent`; without it autograd does so."""
+        return d_z
+
+    def encode(self, h: Tensor) -> Tensor:
+        """What `transform` returns: the code without noise."""
+        return h
+
+    def penalty(self, out: Forward, net: Mapping[str, Tensor]) -> Tensor | None:
+        """Added to the loss: (..., n) per sample, or (..., 1) for the batch; None for nothing.
+
+        `net` holds the weights by name, in the units of X.
+        """
+        return None
+
+    def penalty_gradient(
+        self, out: Forward, net: Mapping[str, Tensor], share: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gradient of ``sum(share * penalty)`` with respect to h and to weights by name.
+
+        `share`, of shape (..., n or 1, 1), is what each entry of the penalty counts. Without
+        this method autograd differentiates `penalty`.
+        """
+        raise NotImplementedError
+
+    def __call__(self, out: Forward, net: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Loss plus penalty of every sample, of shape (..., n)."""
+        value = self.data_loss(out.x, out.raw, out.rows.observed)
+        penalty = self.penalty(out, net or {})
+        return value if penalty is None else value + penalty
+
+    def data_loss(self, x: Tensor, raw: Tensor, observed: Tensor | None = None) -> Tensor:
+        """Reconstruction loss of every sample, without penalty, of shape (..., n)."""
+        elements = self.loss.elements(x, raw)
+        if observed is not None:
+            elements = elements * observed_weight(observed)
+        return elements.sum(-1) * self.loss.share(x.shape[-1])
+
+    # What the network has to provide for this objective, and what the engine keeps for it.
+
+    def code_width(self, k: int) -> int:
+        """Number of encoder outputs for k code units."""
+        return k
+
+    def output_width(self, d: int) -> int:
+        """Number of decoder outputs for d features."""
+        return d
+
+    def parameters(self, d: int, k: int) -> dict[str, Tensor]:
+        """Starting values of parameters of the objective's own, trained with the network's."""
+        return {}
+
+    def init_state(self, d: int, k: int) -> dict[str, Tensor]:
+        """Tensors that `update` maintains; the engine owns them and saves them for resuming."""
+        return {}
+
+    def update(self, state: Mapping[str, Tensor], out: Forward) -> dict[str, Tensor]:
+        """The state after a batch, without gradients."""
+        return dict(state)
+
+    @property
+    def noise(self) -> str | None:
+        """The parameter that makes a training step random, for messages; None if none does."""
+        for name in ("dropout", "input_dropout"):
+            if is_positive(getattr(self, name)):
+                return name
+        return None
+
+    #: Whether `penalty` mixes rows: then a full batch is never evaluated in chunks.
+    mixes_rows = False
+
+    #: Whether a hook differentiates through the network itself, which only autograd can.
+    needs_graph = False
+
+    #: Whether `dropout` covers the code (it does not where the code is a Gaussian's parameters).
+    drops_code = True
+
+
+def overrides(objective: Objective, hook: str) -> bool:
+    """Whether the objective's class gives this hook itself."""
+    return getattr(type(objective), hook) is not getattr(Objective, hook)
+
+
+def is_positive(value: float | Tensor) -> bool:
+    """Whether a field, stacked or not, is positive for any model."""
+    return bool((value > 0).any()) if isinstance(value, Tensor) else value > 0
+
+
+def observed_weight(observed: Tensor) -> Tensor:
+    """What each cell counts when only some are observed, d / count: the row's mean stays a mean."""
+    count = observed.sum(-1, keepdim=True).clamp(min=1)
+    return observed * (observed.shape[-1] / count)
+
+
+def stack(objectives: Sequence[Objective], dtype=torch.float64, device=None) -> Objective:
+    """One objective for M models: the fields that differ become tensors of shape (M, 1, 1).
+
+    Raises ValueError when the classes or the static fields (anything but floats) differ.
+    """
+    first = objectives[0]
+    if any(type(o) is not type(first) for o in objectives):
+        raise ValueError("Objectives of different classes cannot be stacked: group them by class.")
+    merged: dict[str, Any] = {}
+    for field in dataclasses.fields(first):
+        values = [getattr(o, field.name) for o in objectives]
+        if all(v == values[0] for v in values):
+            continue
+        if not all(isinstance(v, float) for v in values):
+            raise ValueError(
+                f"Objectives can be stacked only when {field.name!r} is the same in all, got "
+                f"{values}. Group them by it."
+            )
+        merged[field.name] = torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
+    return dataclasses.replace(first, **merged)
