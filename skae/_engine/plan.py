@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -65,7 +65,7 @@ def computing(flops: float, precision: str | None) -> Iterator[None]:
 
 
 # Before torch 2.9 the precision of all float32 products is one switch.
-_PRODUCTS = getattr(torch.backends.mkldnn, "matmul", None)
+_PRODUCTS: Any = getattr(torch.backends.mkldnn, "matmul", None)
 _SCOPED = hasattr(_PRODUCTS, "fp32_precision")
 
 

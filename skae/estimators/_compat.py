@@ -9,7 +9,7 @@ except ImportError:
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """Stands in for scikit-learn's: without callbacks there is nothing to support."""
 
-    def with_callbacks(method):  # type: ignore[misc]
+    def with_callbacks(method):
         """Return the method as it is."""
         return method
 

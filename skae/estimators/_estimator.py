@@ -21,12 +21,12 @@ def estimator(cls: T) -> T:
     in the order of the signature.
     """
     own_doc = inspect.cleandoc(cls.__doc__ or "")
-    cls = dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)
+    dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)  # adds __init__ in place
     entries: dict[str, str] = {}
     for parent in reversed(cls.__mro__):
         doc = own_doc if parent is cls else getattr(parent, "__own_doc__", "")
         entries |= _entries(doc)
-    cls.__own_doc__ = own_doc
+    cls.__own_doc__ = own_doc  # type: ignore[attr-defined]
     names = inspect.signature(cls).parameters
     text = "\n\n".join(entries[name] for name in names if name in entries)
     section = f"Parameters\n----------\n{text}\n\n"

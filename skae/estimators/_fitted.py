@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from skae.estimators._input import Data, check_namespace, read_codes, read_data
+from skae.estimators._input import Data, check_namespace, read_codes, read_data, read_weight
 from skae.networks import DenseModule, infer
 
 # Cells of the widest layer held at once while scoring: a few tens of megabytes.
@@ -134,13 +134,10 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         score : float
             Negative mean reconstruction error.
         """
-        scores = self.score_samples(X)
-        if isinstance(scores, Tensor):
-            scores = scores.cpu()
-        scores = np.asarray(scores, dtype=np.float64)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, scores[:, None])
-        return float(np.average(scores, weights=sample_weight))
+        data = self._read(X, "score")
+        error = self._by_chunks(data, lambda x: self._error(x, False), None).double()
+        weight = read_weight(sample_weight, data)
+        return -float((error if weight is None else error * weight.double()).mean())
 
     @property
     def coefs_(self) -> list[np.ndarray]:
