@@ -43,6 +43,9 @@ class Rows:
         )
 
 
+NO_ROWS = Rows()
+
+
 class Forward(NamedTuple):
     """One pass through the network."""
 
@@ -51,7 +54,7 @@ class Forward(NamedTuple):
     h: Tensor  # (..., n, code_width(k))  encoder output
     z: Tensor  # (..., n, k)  code
     raw: Tensor  # (..., n, output_width(d))  decoder output, before the inverse link
-    rows: Rows = Rows()
+    rows: Rows = NO_ROWS
     changed: Tensor | None = None  # (..., n, d)  where corruption changed x, if it says
     progress: float = 0.0  # fraction of the schedule's horizon that has passed, in [0, 1]
     state: Mapping[str, Tensor] = {}  # what `update` returned last

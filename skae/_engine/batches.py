@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skae.objective import Rows
+from skae.objective import NO_ROWS, Rows
 
 _GATHER_BYTES = 64 * 2**20  # up to this size an epoch's rows are shuffled in one pass
 _CHUNK_BYTES = 16 * 2**20  # rows of a pass over everything, at a time
@@ -108,35 +108,49 @@ def is_memory_map(X: Any) -> bool:
 
 
 class Batches:
-    """The batches of an epoch: every row exactly once, the last batch as short as it comes."""
+    """The batches of an epoch: every row exactly once, the last batch as short as it comes.
+
+    Batches are handed out in a few tensors that are used again, in every epoch the same ones:
+    keep a copy of what should outlive the next batch.
+    """
 
     def __init__(self, source: Source, rows: Rows, batch_size: int, shuffle: bool):
-        self.source, self.rows, self.shuffle = source, rows, shuffle
+        self.source = source
+        self.rows = NO_ROWS if all(part is None for part in vars(rows).values()) else rows
         self.batch_size = min(batch_size, source.n)
         self.count = -(-source.n // self.batch_size)
-        self._plain = all(part is None for part in vars(rows).values())
-        in_memory = isinstance(source, TensorSource)
-        size = source.n * source.d * source.dtype.itemsize
+        self.shuffle = shuffle and self.count > 1
+        self._staging: dict[int, Tensor] = {}
         self._views: tuple[Tensor, ...] = ()
-        if in_memory and not (shuffle and self.count > 1):
-            self._views = source.X.split(self.batch_size, dim=-2)
-        elif in_memory and size <= _GATHER_BYTES:
-            self._shuffled = torch.empty_like(source.X)
-            self._views = self._shuffled.split(self.batch_size, dim=-2)
+        if isinstance(source, TensorSource):
+            size = source.n * source.d * source.dtype.itemsize
+            if not self.shuffle:
+                self._views = source.X.split(self.batch_size, dim=-2)
+            elif size <= _GATHER_BYTES:
+                self._shuffled = torch.empty_like(source.X)
+                self._views = self._shuffled.split(self.batch_size, dim=-2)
 
     def epoch(self, draws) -> Iterator[tuple[Tensor, Rows]]:
         """(x, rows) of every batch, in a new random order if shuffling."""
-        order = None
-        if self.shuffle and self.count > 1:
-            order = draws.permutation(self.source.n)
-            if self._views:
-                torch.index_select(self.source.X, -2, order, out=self._shuffled)
-        if self._views and self._plain:
+        order = draws.permutation(self.source.n) if self.shuffle else None
+        if self._views and order is not None:
+            torch.index_select(self.source.X, -2, order, out=self._shuffled)
+        if self._views and self.rows is NO_ROWS:
             for x in self._views:
-                yield x, self.rows
+                yield x, NO_ROWS
             return
         for i in range(self.count):
             part = slice(i * self.batch_size, min((i + 1) * self.batch_size, self.source.n))
             index = part if order is None else order[part]
-            x = self._views[i] if self._views else self.source.take(index)
-            yield x, self.rows if self._plain else self.rows.take(index)
+            x = self._views[i] if self._views else self._staged(index, part.stop - part.start)
+            yield x, self.rows if self.rows is NO_ROWS else self.rows.take(index)
+
+    def _staged(self, index: Tensor | slice, n: int) -> Tensor:
+        source = self.source
+        if n not in self._staging:
+            lead = source.X.shape[:-2] if isinstance(source, TensorSource) else ()
+            shape = (*lead, n, source.d)
+            self._staging[n] = torch.empty(shape, dtype=source.dtype, device=source.device)
+        if isinstance(source, TensorSource) and isinstance(index, Tensor):
+            return torch.index_select(source.X, -2, index, out=self._staging[n])
+        return self._staging[n].copy_(source.take(index))

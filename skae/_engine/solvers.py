@@ -28,13 +28,13 @@ class Adam:
         self.t = 0
         # torch's kernel does the same in one pass over memory, for one rate.
         self._kernel = getattr(torch, "_fused_adam_", None)
-        self._t = torch.zeros((), device=flat.device)
+        self._t, self._one = torch.zeros((), device=flat.device), torch.ones((), device=flat.device)
 
     def step(self, flat: Tensor, grad: Tensor, rate: Rate) -> None:
         """Move `flat` one step down."""
         self.t += 1
         if self._kernel is not None and isinstance(rate, float):
-            self._t.fill_(self.t)
+            self._t.add_(self._one)
             self._kernel(
                 [flat], [grad], [self.m], [self.v], [], [self._t], lr=rate, beta1=self.beta_1,
                 beta2=self.beta_2, weight_decay=0.0, eps=self.epsilon, amsgrad=False,
@@ -55,6 +55,7 @@ class Adam:
         self.m.copy_(state["m"])
         self.v.copy_(state["v"])
         self.t = state["t"]
+        self._t.fill_(self.t)
 
 
 class SGD:

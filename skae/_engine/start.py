@@ -28,7 +28,7 @@ class Moments(NamedTuple):
 
 
 def moments(source: Source, weight: Tensor | None = None) -> Moments:
-    """One pass over the data, a chunk at a time, in float64 (Chan et al.'s update)."""
+    """One pass over the data: sums of a chunk in its dtype, joined in float64 (Chan et al.)."""
     total = 0.0
     mean = torch.zeros(source.d, dtype=torch.float64, device=source.device)
     squares, low, high = torch.zeros_like(mean), mean + math.inf, mean - math.inf
@@ -36,16 +36,15 @@ def moments(source: Source, weight: Tensor | None = None) -> Moments:
         x = chunk.reshape(-1, source.d)
         lows, highs = torch.aminmax(x, dim=0)
         low, high = torch.minimum(low, lows), torch.maximum(high, highs)
-        x = x.double()
-        w = None if weight is None else weight[..., part].reshape(-1, 1).double()
+        w = None if weight is None else weight[..., part].reshape(-1, 1)
         n = float(len(x)) if w is None else float(w.sum())
         if n == 0:
             continue
         m = x.mean(0) if w is None else (x * w).sum(0) / n
         e = x - m
         e = e.square_() if w is None else e.square_().mul_(w)
-        shift = m - mean
-        squares = squares + e.sum(0) + shift**2 * (total * n / (total + n))
+        shift = m.double() - mean
+        squares = squares + e.sum(0).double() + shift**2 * (total * n / (total + n))
         mean = mean + shift * (n / (total + n))
         total += n
     variance = float((squares / total).mean())
@@ -60,15 +59,16 @@ def place(network: Network, loss: Loss, m: Moments, dtype: torch.dtype, device) 
     """
     encoder, decoder = network.stacks
     tied = isinstance(decoder, Dense) and decoder.tied_to is not None
+    scale = 1.0 if abs(m.scale - 1) < _CENTRED else m.scale  # standardised already
     if isinstance(encoder, Dense):
         centred = float(m.mean.abs().max()) <= _CENTRED * m.scale
         center = None if centred else m.mean.to(dtype=dtype, device=device)
-        gain = 1.0 if tied else 1.0 / m.scale
+        gain = 1.0 if tied else 1.0 / scale
         encoder = dataclasses.replace(encoder, center=center, gain_in=gain)
     if tied:
         decoder = dataclasses.replace(decoder, tied_to=encoder)  # type: ignore[arg-type]
     elif isinstance(decoder, Dense) and loss.link in ("identity", "relu"):
-        decoder = dataclasses.replace(decoder, gain_out=m.scale)
+        decoder = dataclasses.replace(decoder, gain_out=scale)
     return Network(encoder, decoder)
 
 

@@ -21,7 +21,7 @@ from skae._engine.plan import Plan, computing, make_plan
 from skae._engine.rng import Streams
 from skae._engine.solvers import SGD, Adam, minimise_full_batch
 from skae.networks import Network, Parameters
-from skae.objective import Objective, Rows
+from skae.objective import NO_ROWS, Objective, Rows
 
 FULL_BATCH = ("lbfgs", "cg")
 
@@ -141,7 +141,7 @@ def train(
     streams: Streams,
     initial: Parameters,
     *,
-    rows: Rows = Rows(),  # noqa: B008
+    rows: Rows = NO_ROWS,
     validation: tuple[Source, Rows] | None = None,
     models: int | None = None,
     state: Mapping[str, Any] | None = None,

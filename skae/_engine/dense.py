@@ -1,0 +1,125 @@
+"""The kernels of a dense stack, forward and backward, as lists of calls on fixed tensors.
+
+Tensors are allocated once per batch size and every call is bound to its own, so that a training
+step is a loop over ready-made calls. One formula for any leading axes: a stack of M models passes
+tensors of shape (M, n, width) to ``bmm`` where one model passes (n, width) to ``mm``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skae._engine.buffer import Buffer
+from skae.networks import ACTIVATIONS, Dense, Layer
+
+Op = Callable[[], Any]
+
+
+class Slot:
+    """One layer's tensors for batches of n rows: views of the parameters, and work space."""
+
+    def __init__(self, layer: Layer, buffer: Buffer, n: int, *, is_raw: bool, drops: bool):
+        width = buffer.shapes[layer.bias][0]
+        self.layer, self.activation = layer, ACTIVATIONS[layer.activation]
+        W, dW = buffer.parameters[layer.weight], buffer.gradients[layer.weight]
+        self.W, self.dW = (W.mT, dW.mT) if layer.tied else (W, dW)  # (..., out, in)
+        self.W_t = self.W.mT
+        self.b = buffer.parameters[layer.bias].unsqueeze(-2)  # (..., 1, out)
+        self.db = buffer.gradients[layer.bias].unsqueeze(-2)
+        self.a = buffer.flat.new_empty(*buffer.lead, n, width)  # before the activation
+        # The derivative may need f's input. The decoder's last layer is linear, and its output
+        # is overwritten by its gradient.
+        self.h = torch.empty_like(self.a) if self.activation.needs_input else self.a
+        self.delta = self.a if is_raw else torch.empty_like(self.a)  # gradient of a
+        self.mask: Tensor | None = None
+        self.seed: Tensor | None = None  # what the objective adds to the gradient of h
+        self.y = torch.empty_like(self.h) if drops else self.h  # h under dropout's mask
+
+
+class DenseOps:
+    """A dense stack's layers for batches of n rows."""
+
+    def __init__(
+        self,
+        stack: Dense,
+        buffer: Buffer,
+        n: int,
+        *,
+        is_decoder: bool,
+        draw_mask: Callable[[Tensor], Tensor] | None,
+        drops_last: bool,
+        adds_to_tied: bool,
+        receives: bool,
+    ):
+        last = len(stack.layers) - 1
+        self.slots = [
+            Slot(layer, buffer, n, is_raw=is_decoder and i == last,
+                 drops=draw_mask is not None and (i < last or drops_last))
+            for i, layer in enumerate(stack.layers)
+        ]  # fmt: skip
+        self.draw_mask, self.is_decoder = draw_mask, is_decoder
+        self.adds, self.receives = adds_to_tied, receives
+        self.mm = torch.bmm if buffer.lead else torch.mm
+        self.addmm = torch.baddbmm if buffer.lead else torch.addmm
+        self.ones = buffer.flat.new_ones(*buffer.lead, 1, n)
+
+    def forward(self, x: Tensor) -> list[Op]:
+        """From x of shape (..., n, in) to ``slots[-1].y``."""
+        ops: list[Op] = []
+        for slot in self.slots:
+            gain, bias_gain = slot.layer.gain, slot.layer.bias_gain
+            if gain == bias_gain == 1:
+                ops += [partial(self.mm, x, slot.W_t, out=slot.a), partial(slot.a.add_, slot.b)]
+            else:
+                ops.append(partial(self.addmm, slot.b, x, slot.W_t, beta=bias_gain, alpha=gain,
+                                   out=slot.a))  # fmt: skip
+            if slot.layer.activation != "identity":
+                ops.append(partial(slot.activation.into, slot.a, out=slot.h))
+            if slot.y is not slot.h:
+                ops.append(partial(self._drop, slot))
+            x = slot.y
+        return ops
+
+    def backward(self, x: Tensor, below: Tensor | None) -> list[Op]:
+        """Parameters' gradients from ``slots[-1].delta``, that of y; the one of x into `below`.
+
+        The decoder's delta already counts the gain of its last layer.
+        """
+        ops: list[Op] = []
+        for i in range(len(self.slots) - 1, -1, -1):
+            slot = self.slots[i]
+            delta, delta_t = slot.delta, slot.delta.mT
+            if slot.y is not slot.h:
+                ops.append(partial(self._undrop, slot))
+            if self.receives and slot is self.slots[-1]:
+                ops.append(partial(self._receive, slot))
+            if slot.layer.activation != "identity":
+                ops.append(partial(slot.activation.backward_, delta, slot.h, slot.a))
+            seen = self.slots[i - 1].y if i else x
+            gain = 1.0 if self.is_decoder else slot.layer.gain
+            if self.adds or gain != 1:
+                ops.append(partial(self.addmm, slot.dW, delta_t, seen, beta=float(self.adds),
+                                   alpha=gain, out=slot.dW))  # fmt: skip
+            else:
+                ops.append(partial(self.mm, delta_t, seen, out=slot.dW))
+            ops.append(partial(self.mm, self.ones, delta, out=slot.db))
+            down = self.slots[i - 1].delta if i else below
+            if down is not None:
+                ops.append(partial(self.mm, delta, slot.W, out=down))
+        return ops
+
+    def _drop(self, slot: Slot) -> None:
+        slot.mask = self.draw_mask(slot.h)  # type: ignore[misc]
+        torch.mul(slot.h, slot.mask, out=slot.y)
+
+    def _undrop(self, slot: Slot) -> None:
+        slot.delta.mul_(slot.mask)  # type: ignore[arg-type]
+
+    def _receive(self, slot: Slot) -> None:
+        if slot.seed is not None:
+            slot.delta.add_(slot.seed)
