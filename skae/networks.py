@@ -114,6 +114,13 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+class Linear(nn.Linear):
+    """torch's linear layer without random weights, which it is about to be given."""
+
+    def reset_parameters(self) -> None:
+        """Draw nothing."""
+
+
 class Layer(NamedTuple):
     """One dense layer, h = f(gain (x W^T) + b): the names of its parameters and its constants."""
 
@@ -133,6 +140,11 @@ def matmul_layer(layer: Layer, parameters: Parameters, x: Tensor) -> Tensor:
     if layer.gain != 1:
         a = a * layer.gain
     return a + (b if layer.bias_gain == 1 else b * layer.bias_gain)
+
+
+def _uniform(draws, shape: tuple[int, ...], r_squared: float) -> Tensor:
+    r = math.sqrt(r_squared)
+    return draws.uniform(shape).mul_(2 * r).sub_(r)
 
 
 @dataclass(frozen=True)
@@ -186,10 +198,18 @@ class Dense:
         return {self._key(i, "b"): (w,) for i, w in enumerate(self.widths[1:])}
 
     def initial(self, draws) -> Iterator[tuple[str, Tensor]]:
-        """Glorot-uniform weights (the rest starts at zero): U(-r, r), r^2 = 6 / (in + out)."""
-        for name, shape in self.weight_shapes().items():
-            r = math.sqrt(6.0 / sum(shape))
-            yield name, draws.uniform(shape).mul_(2 * r).sub_(r)
+        """Uniform weights and biases; the output's bias, placed by the data, is left out.
+
+        Weights in U(-r, r) with r^2 = 2 / fan_in, 1 / fan_in into the output, and biases with
+        r^2 = 1 / fan_in: of nine rules tried on three data sets the lowest losses overall.
+        """
+        for i, layer in enumerate(self.layers):
+            fan_in = self.widths[i]
+            is_output = self.name == "decoder" and i == len(self.widths) - 2
+            if not layer.tied:
+                yield layer.weight, _uniform(draws, layer.shape, (1 if is_output else 2) / fan_in)
+            if not is_output:
+                yield layer.bias, _uniform(draws, self.widths[i + 1 : i + 2], 1 / fan_in)
 
     def forward(self, parameters: Parameters, x: Tensor, drop=None) -> Tensor:
         """Output of shape (..., n, widths[-1]); `drop`, if any, masks the layers before it."""
@@ -231,7 +251,7 @@ class Dense:
         parts: list[nn.Module] = []
         for layer in self.layers:
             W = exported[layer.weight].mT if layer.tied else exported[layer.weight]
-            linear = nn.Linear(W.shape[1], W.shape[0], device="meta")
+            linear = Linear(W.shape[1], W.shape[0], device="meta")
             linear.weight = nn.Parameter(W.detach().clone(memory_format=torch.contiguous_format))
             linear.bias = nn.Parameter(exported[layer.bias].detach().clone())
             parts.append(linear)

@@ -15,8 +15,9 @@ from skae._engine.rng import Streams
 from skae.networks import Network, Wrapped
 from skae.objective import Objective
 
-# Below this many floating-point operations a step, a second thread costs more than it brings.
-_ONE_THREAD_FLOPS = 2e7
+# Below this many floating-point operations a step, about a millisecond on one core, a second
+# thread brings little, and much less than nothing where another process holds its core.
+_ONE_THREAD_FLOPS = 1e8
 
 
 class Plan(NamedTuple):
