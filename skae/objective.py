@@ -42,6 +42,11 @@ class Rows:
             y=None if self.y is None else self.y[index],
         )
 
+    def normalised(self) -> Rows:
+        """The same with weights of mean 1."""
+        w = self.weight
+        return self if w is None else dataclasses.replace(self, weight=w / w.mean())
+
 
 NO_ROWS = Rows()
 
@@ -86,7 +91,10 @@ class Objective:
     input_dropout: Any = 0.0
 
     def corrupt(self, x: Tensor, rng) -> tuple[Tensor, Tensor | None]:
-        """What the encoder sees, and where it differs from x. Never differentiated."""
+        """What the encoder sees, and where it differs from x. Never differentiated.
+
+        `rng` draws (see `skae._engine.rng.Draws`) and knows the ``progress`` of the schedule.
+        """
         return x, None
 
     def latent(self, h: Tensor, rng) -> Tensor:
@@ -164,7 +172,8 @@ class Objective:
     #: Whether `penalty` mixes rows: then a full batch is never evaluated in chunks.
     mixes_rows = False
 
-    #: Whether a hook differentiates through the network itself, which only autograd can.
+    #: Whether a hook differentiates through the network itself, with respect to x_in or twice,
+    #: which only autograd can.
     needs_graph = False
 
     #: Whether `dropout` covers the code (it does not where the code is a Gaussian's parameters).

@@ -91,7 +91,10 @@ class Autograd:
 
     def _forward(self, x: Tensor, rows: Rows, progress: float, state: Mapping) -> Forward:
         o = self.objective
+        self.draws["corruption"].progress = self.draws["latent"].progress = progress
         x_in, changed = o.corrupt(x, self.draws["corruption"])
+        if o.needs_graph:
+            x_in = x_in.detach().requires_grad_()
         if is_positive(o.input_dropout):
             x_in = x_in * drop_mask(o.input_dropout, x_in, self.draws["dropout"])
         drop = None

@@ -167,6 +167,7 @@ class Fused:
     ) -> tuple[Program, Forward, tuple[Tensor, Tensor] | None]:
         """Through the network; at a seam also the latent function's input and output."""
         objective, center = self.objective, self.network.encoder.center
+        self.corruption.progress = self.latent.progress = progress
         x_in, changed = objective.corrupt(x, self.corruption)
         if self.drops_input:
             x_in = x_in * drop_mask(objective.input_dropout, x_in, self.dropping)

@@ -22,6 +22,8 @@ class Draws:
 
     def __init__(self, generators: Sequence[torch.Generator], dtype: torch.dtype, device):
         self.generators, self.dtype, self.device = list(generators), dtype, device
+        #: Fraction of the schedule's horizon that has passed, for hooks with a schedule.
+        self.progress = 0.0
 
     def _draw(self, like: Tensor | Sequence[int], fill: str, *args) -> Tensor:
         shape, dtype, device = (

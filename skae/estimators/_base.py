@@ -34,7 +34,7 @@ from skae.estimators._input import Data, namespace_name, read_data, read_weight
 from skae.estimators._progress import Progress
 from skae.losses import INVERSE_LINKS, LOSSES, Loss
 from skae.networks import ACTIVATIONS, Network
-from skae.objective import Objective, Rows
+from skae.objective import NO_ROWS, Objective, Rows
 
 
 def all_or_nothing(method):
@@ -253,6 +253,10 @@ or Loss, default="squared_error"
         """What to optimise, from the parameters."""
         raise NotImplementedError
 
+    def _rows(self, data: Data, y: Any, weight: Tensor | None) -> Rows:
+        """What training knows of the rows beside X."""
+        return NO_ROWS if weight is None else Rows(weight=weight)
+
     def _train(
         self, network: Network, objective: Objective, source: Source, rows: Rows, **options: Any
     ) -> Result:
@@ -329,7 +333,8 @@ or Loss, default="squared_error"
         check_range(self, objective.loss, m)
         start = self._resumed(kept, data) if kept else self._start(data, objective, m, keep)
         streams = Streams([start.seed], data.source.device)
-        source, rows, validation = self._hold_out(data.source, weight, streams)
+        rows = self._rows(data, y, weight)
+        source, rows, validation = self._hold_out(data.source, rows, streams)
         progress = Progress(
             self, X, sample_weight, epochs,
             lambda epoch: fitted_attributes(start, objective, epoch.parameters(), epoch.monitor),
@@ -387,11 +392,11 @@ or Loss, default="squared_error"
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _hold_out(
-        self, source: Source, weight: Tensor | None, streams: Streams
+        self, source: Source, rows: Rows, streams: Streams
     ) -> tuple[Source, Rows, tuple[Source, Rows] | None]:
         """Training rows, and validation rows if the estimator stops early by them."""
         if not self.early_stopping:
-            return source, Rows(weight=weight), None
+            return source, rows, None
         held = max(1, round(self.validation_fraction * source.n))
         if held >= source.n:
             raise ValueError(
@@ -399,12 +404,9 @@ or Loss, default="squared_error"
                 f"no training rows of n_samples={source.n}. Lower it, or set early_stopping=False."
             )
         order = streams.draws("split", source.dtype).permutation(source.n)
-        parts = []
-        for index in (order[held:].sort().values, order[:held].sort().values):
-            w = None if weight is None else weight[index]
-            parts.append((source.subset(index), Rows(weight=None if w is None else w / w.mean())))
-        (train_source, train_rows), validation = parts
-        return train_source, train_rows, validation
+        kept, held_out = order[held:].sort().values, order[:held].sort().values
+        validation = source.subset(held_out), rows.take(held_out)
+        return source.subset(kept), rows.take(kept).normalised(), validation
 
     def _training_numbers(
         self, n: int, start: Start, loss: Loss, epochs: int, partial: bool
