@@ -15,7 +15,8 @@ from torch import Tensor
 
 from skae.objective import NO_ROWS, Rows
 
-_GATHER_BYTES = 64 * 2**20  # up to this size an epoch's rows are shuffled in one pass
+_GATHER_BYTES = 4 * 2**20  # up to this size, a cache's, an epoch's rows are shuffled in one pass
+_MAPPED_BYTES = 64 * 2**20  # up to this size a memory map is read whole
 _CHUNK_BYTES = 16 * 2**20  # rows of a pass over everything, at a time
 
 
@@ -90,7 +91,7 @@ def make_source(X: Any, dtype: torch.dtype, device="cpu") -> Source:
         return TensorSource(X.to(device=device, dtype=dtype), dtype, device)
     if not isinstance(X, np.ndarray):
         return SparseSource(X, dtype, device)
-    if is_memory_map(X) and X.size * dtype.itemsize > _GATHER_BYTES:
+    if is_memory_map(X) and X.size * dtype.itemsize > _MAPPED_BYTES:
         return ArraySource(X, dtype, device)
     if not X.flags.writeable or any(s < 0 for s in X.strides):
         X = X.copy()  # torch takes neither

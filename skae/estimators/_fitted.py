@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,32 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         error = self._by_chunks(data, lambda x: self._error(x, False), None).double()
         weight = read_weight(sample_weight, data)
         return -float((error if weight is None else error * weight.double()).mean())
+
+    def to(self, device):
+        """Move the fitted network to a device.
+
+        Parameters
+        ----------
+        device : str or torch.device
+            Where inference should run. Results still come back as X's kind of array.
+
+        Returns
+        -------
+        self : object
+            The same estimator.
+        """
+        check_is_fitted(self)
+        self.encoder_.to(device)
+        self.decoder_.to(device)
+        return self
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        for name in ("encoder_", "decoder_"):
+            first = next(state[name].parameters(), None) if name in state else None
+            if first is not None and first.device.type != "cpu":
+                state = {**state, name: copy.deepcopy(state[name]).cpu()}
+        return state
 
     @property
     def coefs_(self) -> list[np.ndarray]:
