@@ -393,11 +393,16 @@ class Network:
 class DenseModule(nn.Sequential):
     """Linear layers and activations: an ordinary torch module with a quicker inference."""
 
-    def infer(self, x: Tensor) -> Tensor:
-        """The output without a graph, in x's dtype: activations work in place."""
+    def infer(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """The output without a graph, in x's dtype: activations work in place.
+
+        The last layer writes to `out`, if given.
+        """
+        linears = [part for part in self if isinstance(part, nn.Linear)]
         for part in self:
             if isinstance(part, nn.Linear):
-                x = torch.addmm(part.bias.to(x.dtype), x, part.weight.to(x.dtype).t())
+                b, W = part.bias.to(x.dtype), part.weight.to(x.dtype)
+                x = torch.addmm(b, x, W.t(), out=out if part is linears[-1] else None)
             else:
                 _OF_MODULE[type(part)].into(x, out=x)
         return x
@@ -406,10 +411,13 @@ class DenseModule(nn.Sequential):
 _OF_MODULE = {activation.module: activation for activation in ACTIVATIONS.values()}
 
 
-def infer(module: nn.Module, x: Tensor) -> Tensor:
-    """The module's output for inference, in x's dtype whatever the module's."""
+def infer(module: nn.Module, x: Tensor, out: Tensor | None = None) -> Tensor:
+    """The module's output for inference, in x's dtype whatever the module's.
+
+    A dense module writes it to `out`, if given; others return a tensor of their own.
+    """
     if isinstance(module, DenseModule):
-        return module.infer(x)
+        return module.infer(x, out)
     parameter = next(module.parameters(), x)
     if parameter.dtype != x.dtype:
         module = copy.deepcopy(module).to(x.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 from skae.estimators._input import Data, check_namespace, read_codes, read_data, read_weight
 from skae.networks import DenseModule, infer
 
-# Cells of the widest layer held at once while scoring: a few tens of megabytes.
-_CELLS = 2**21
+_CELLS = 2**21  # of the widest layer, held at once: a few tens of megabytes
+_FEW_ROWS = 64  # that are never worth splitting
 
 
 class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -96,8 +97,9 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             In the units of the loss (squared units of X for ``loss="squared_error"``).
         """
         data = self._read(X, "reconstruction_error")
-        width = self.n_features_in_ if per_feature else None
-        return data.give_back(self._by_chunks(data, lambda x: self._error(x, per_feature), width))
+        if per_feature:
+            return data.give_back(self._by_chunks(data, self._cell_errors, self.n_features_in_))
+        return data.give_back(self._by_chunks(data, self._row_errors, None))
 
     def score_samples(self, X):
         """The negative reconstruction error of every row: higher is more normal.
@@ -136,7 +138,7 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             Negative mean reconstruction error.
         """
         data = self._read(X, "score")
-        error = self._by_chunks(data, lambda x: self._error(x, False), None).double()
+        error = self._by_chunks(data, self._row_errors, None).double()
         weight = read_weight(sample_weight, data)
         return -float((error if weight is None else error * weight.double()).mean())
 
@@ -208,17 +210,21 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             self, X, reset=False, precision=self.precision, device=self._inference_device(X)
         )
 
-    def _by_chunks(self, data: Data, function, width: int | None) -> Tensor:
-        """``function`` of all rows, a bounded number at a time."""
+    def _by_chunks(self, data: Data, function: Callable, width: int | None) -> Tensor:
+        """``function(rows, out)`` of all rows, a bounded number at a time.
+
+        The function may write its result to `out`, or return a tensor of its own.
+        """
         source = data.source
-        rows = max(64, _CELLS // self._widest)
         with torch.no_grad():
-            if source.n <= rows:
-                return function(source.take(slice(0, source.n)))
+            if source.n <= _FEW_ROWS:
+                return function(source.take(slice(0, source.n)), None)
             shape = (source.n,) if width is None else (source.n, width)
             out = torch.empty(shape, dtype=source.dtype, device=source.device)
-            for part, x in source.chunks(rows):
-                out[part] = function(x)
+            for part, x in source.chunks(max(_FEW_ROWS, _CELLS // self._widest)):
+                result = function(x, out[part])
+                if result.data_ptr() != out[part].data_ptr():
+                    out[part] = result
         return out
 
     @property
@@ -226,21 +232,23 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         sizes = [p.shape[0] for m in (self.encoder_, self.decoder_) for p in m.parameters()]
         return max([self.n_features_in_, *sizes])
 
-    def _encode(self, x: Tensor) -> Tensor:
-        return self.objective_.encode(infer(self.encoder_, x))
+    def _encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        return self.objective_.encode(infer(self.encoder_, x, out))
 
-    def _raw(self, z: Tensor) -> Tensor:
-        return infer(self.decoder_, z)
+    def _raw(self, z: Tensor, out: Tensor | None = None) -> Tensor:
+        return infer(self.decoder_, z, out)
 
-    def _decode(self, z: Tensor) -> Tensor:
-        return self.objective_.loss.predict(self._raw(z))
+    def _decode(self, z: Tensor, out: Tensor | None = None) -> Tensor:
+        return self.objective_.loss.predict(self._raw(z, out))
 
-    def _reconstruct(self, x: Tensor) -> Tensor:
-        return self._decode(self._encode(x))
+    def _reconstruct(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        return self._decode(self._encode(x), out)
 
-    def _error(self, x: Tensor, per_feature: bool) -> Tensor:
-        raw = self._raw(self._encode(x))
-        if per_feature:
-            loss = self.objective_.loss
-            return loss.elements(x, raw) * (loss.share(x.shape[-1]) * x.shape[-1])
-        return self.objective_.data_loss(x, raw)
+    def _cell_errors(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        loss = self.objective_.loss
+        return loss.elements(x, self._raw(self._encode(x))) * (
+            loss.share(x.shape[-1]) * x.shape[-1]
+        )
+
+    def _row_errors(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        return self.objective_.data_loss(x, self._raw(self._encode(x)))
