@@ -191,6 +191,10 @@ class Dense:
         """Width of the input; `default` where the stack takes any."""
         return self.widths[0]
 
+    def activations(self) -> list[str]:
+        """Of every layer."""
+        return [layer.activation for layer in self.layers]
+
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {} if self.tied_to else {layer.weight: layer.shape for layer in self.layers}
 
@@ -281,6 +285,10 @@ class Wrapped:
         """Not known of a module."""
         return default
 
+    def activations(self) -> list[str]:
+        """Not known of a module."""
+        return []
+
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {k: tuple(p.shape) for k, p in self._named() if p.ndim > 1}
 
@@ -350,6 +358,14 @@ class Network:
     @property
     def is_dense(self) -> bool:
         return all(isinstance(stack, Dense) for stack in self.stacks)
+
+    def resembles(self, other: Network) -> bool:
+        """Whether both have the same layers, whatever the units of their data."""
+        shapes = (self.weight_shapes(), self.bias_shapes())
+        if shapes != (other.weight_shapes(), other.bias_shapes()):
+            return False
+        kinds = [[stack.activations() for stack in n.stacks] for n in (self, other)]
+        return kinds[0] == kinds[1]
 
     def train(self, mode: bool) -> None:
         """Put users' modules into training or inference mode."""

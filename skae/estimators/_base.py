@@ -331,13 +331,14 @@ or Loss, default="squared_error"
             refuse_noise(objective, self.solver)
         m = moments(data.source, weight)
         check_range(self, objective.loss, m)
-        start = self._resumed(kept, data) if kept else self._start(data, objective, m, keep)
+        start = self._start(data, objective, m, kept, keep)
         streams = Streams([start.seed], data.source.device)
         rows = self._rows(data, y, weight)
         source, rows, validation = self._hold_out(data.source, rows, streams)
         progress = Progress(
             self, X, sample_weight, epochs,
             lambda epoch: fitted_attributes(start, objective, epoch.parameters(), epoch.monitor),
+            tells_callbacks=not partial,
         )  # fmt: skip
         result = self._train(
             start.network,
@@ -363,28 +364,20 @@ or Loss, default="squared_error"
     def _arithmetic(self) -> dict[str, Any]:
         return {"precision": self.precision, "device": self.device}
 
-    def _start(self, data: Data, objective: Objective, m: Moments, keep: bool) -> Start:
-        """A new network, placed in the data's units, and its starting values."""
-        seed = self._seed()
+    def _start(
+        self, data: Data, objective: Objective, m: Moments, kept: Start | None, keep: bool
+    ) -> Start:
+        """Where this fit begins: where the last one ended, if that still fits the parameters."""
         network, k = build_network(self, objective, data.source, m)
+        if kept is not None and kept.continues(network, self.solver, data.source):
+            return kept
+        seed = self._seed()
         draws = Streams([seed], data.source.device).draws("init", data.source.dtype)
         initial = starting_values(network, objective, m, k, draws)
         given = self if keep and hasattr(self, "encoder_") else self.initialize_from
         if given is not None:
             initial |= copied_weights(network, given)
-        return Start(network, k, m.scale, initial, seed, None)
-
-    def _resumed(self, kept: Start, data: Data) -> Start:
-        """What an earlier fit left, if it is of this shape."""
-        buffer = kept.state["flat"]  # type: ignore[index]
-        width = kept.network.encoder.in_features(data.source.d)
-        if width != data.source.d or buffer.dtype != data.source.dtype:
-            raise ValueError(
-                f"warm_start continues training on {width} features in {buffer.dtype}, but X has "
-                f"{data.source.d} features in {data.source.dtype}. Pass data of the same kind, or "
-                "set warm_start=False to start anew."
-            )
-        return kept
+        return Start(network, k, m.scale, initial, seed, self.solver, None)
 
     def _seed(self) -> int:
         if self.random_state is None:

@@ -30,7 +30,23 @@ class Start(NamedTuple):
     scale: float
     initial: dict[str, Tensor]
     seed: int
+    solver: str
     state: Mapping[str, Any] | None
+
+    def continues(self, network: Network, solver: str, source: Source) -> bool:
+        """Whether training can go on, optimiser and all, for the network of today's parameters.
+
+        Raises ValueError when X is not of the kind that training began with.
+        """
+        width = self.network.encoder.in_features(source.d)
+        dtype = next(iter(self.initial.values())).dtype
+        if width != source.d or dtype != source.dtype:
+            raise ValueError(
+                f"warm_start continues training on {width} features in {dtype}, but X has "
+                f"{source.d} features in {source.dtype}. Pass data of the same kind, or set "
+                "warm_start=False to start anew."
+            )
+        return solver == self.solver and network.resembles(self.network)
 
 
 def build_network(
@@ -148,13 +164,13 @@ def _check_shapes(stack: Dense, module: nn.Module) -> None:
     theirs = [linears[0].in_features, *(linear.out_features for linear in linears)]
     if len(theirs) != len(stack.widths):
         raise ValueError(
-            f"initialize_from has {len(theirs) - 1} {stack.name} layers, this estimator "
+            f"initialize_from (or warm_start) has {len(theirs) - 1} {stack.name} layers, this estimator "
             f"{len(stack.widths) - 1}. Give both the same hidden_layer_sizes."
         )
     for i, (a, b) in enumerate(zip(zip(theirs, theirs[1:]), zip(stack.widths, stack.widths[1:]))):  # noqa: B905, RUF007
         if a != b:
             raise ValueError(
-                f"initialize_from does not fit at {stack.name} layer {i}: it has {a[0]} inputs and "
+                f"initialize_from (or warm_start) does not fit at {stack.name} layer {i}: it has {a[0]} inputs and "
                 f"{a[1]} outputs, this estimator {b[0]} and {b[1]}."
             )
 

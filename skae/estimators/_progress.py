@@ -17,7 +17,7 @@ class Progress:
 
     def __init__(
         self, estimator: Any, X: Any, sample_weight: Any, epochs: int,
-        attributes: Callable[[Epoch], dict[str, Any]],
+        attributes: Callable[[Epoch], dict[str, Any]], *, tells_callbacks: bool,
     ):  # fmt: skip
         self.estimator, self.attributes, self.epochs = estimator, attributes, epochs
         # Scorers of reconstructions compare with X, and scikit-learn's monitor scores only
@@ -27,7 +27,7 @@ class Progress:
         self.context: Any = None
         self.task: Any = None
         self.seen, self.began = 0, time.perf_counter()
-        if hasattr(estimator, "_init_callback_context"):
+        if tells_callbacks and hasattr(estimator, "_init_callback_context"):
             self.context = estimator._init_callback_context(max_subtasks=epochs)
             self.context.call_on_fit_task_begin(**self.passed)
             self._begin_epoch()
