@@ -39,7 +39,7 @@ class Buffer:
     def view(self, flat: Tensor) -> dict[str, Tensor]:
         """Named views of a tensor of `flat`'s layout (any leading axes)."""
         return {
-            name: flat[..., start : start + math.prod(shape)].view(*flat.shape[:-1], *shape)
+            name: flat[..., start : start + math.prod(shape)].view((*flat.shape[:-1], *shape))
             for (name, shape), start in zip(self.shapes.items(), self.offsets.values(), strict=True)
         }
 

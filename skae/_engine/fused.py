@@ -82,7 +82,7 @@ class Fused:
         self.rest = torch.zeros(buffer.lead, dtype=dtype, device=buffer.flat.device)
         self.programs: dict[tuple[int, int], Program] = {}
         self.steps: dict[tuple[int, int], tuple[Tensor, list[Op]]] = {}
-        self.totals: dict[int, Tensor] = {}  # weighted loss of every cell, by batch size
+        self.totals: list[Tensor] = []  # weighted loss of every cell of the widest batches
 
     def add_gradient(
         self, x: Tensor, rows: Rows, n: int, progress: float = 0.0, state: Mapping = {}
@@ -280,16 +280,19 @@ class Fused:
         self.rest.add_(value, alpha=rows)
 
     def _total(self, raw: Tensor) -> Tensor:
-        n = raw.shape[-2]
-        if n not in self.totals:
-            self.totals[n] = torch.zeros_like(raw)
-        return self.totals[n]
+        """Where the loss of these cells is added up; a shorter batch shares a longer one's."""
+        for total in self.totals:
+            if total.shape[-2] >= raw.shape[-2]:
+                return total[..., : raw.shape[-2], :]
+        self.totals.append(torch.zeros_like(raw))
+        return self.totals[-1]
 
     def take_value(self) -> Tensor:
         """The weighted values added since the last call, per model."""
-        value = self.rest.clone()
-        self.rest.zero_()
-        for total in self.totals.values():
-            value += total.sum((-2, -1)) * self.objective.loss.share(total.shape[-1])
-            total.zero_()
-        return value
+        share = self.objective.loss.share
+        parts = [total.flatten(-2).sum(-1).mul_(share(total.shape[-1])) for total in self.totals]
+        if self.decays or self.penalised or self.seam:
+            parts.append(self.rest.clone())
+        for tensor in (*self.totals, self.rest):
+            tensor.zero_()
+        return sum(parts[1:], parts[0])

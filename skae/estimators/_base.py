@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import secrets
 import warnings
 from numbers import Integral, Real
@@ -329,7 +330,8 @@ or Loss, default="squared_error"
         objective = self._objective()
         if self.solver in FULL_BATCH:
             refuse_noise(objective, self.solver)
-        m = moments(data.source, weight)
+        bounds = any(math.isfinite(bound) for bound in objective.loss.domain)
+        m = moments(data.source, weight, bounds)
         check_range(self, objective.loss, m)
         start = self._start(data, objective, m, kept, keep)
         streams = Streams([start.seed], data.source.device)

@@ -164,14 +164,14 @@ def _check_shapes(stack: Dense, module: nn.Module) -> None:
     theirs = [linears[0].in_features, *(linear.out_features for linear in linears)]
     if len(theirs) != len(stack.widths):
         raise ValueError(
-            f"initialize_from (or warm_start) has {len(theirs) - 1} {stack.name} layers, this estimator "
-            f"{len(stack.widths) - 1}. Give both the same hidden_layer_sizes."
+            f"initialize_from (or warm_start) has {len(theirs) - 1} {stack.name} layers, this "
+            f"estimator {len(stack.widths) - 1}. Give both the same hidden_layer_sizes."
         )
     for i, (a, b) in enumerate(zip(zip(theirs, theirs[1:]), zip(stack.widths, stack.widths[1:]))):  # noqa: B905, RUF007
         if a != b:
             raise ValueError(
-                f"initialize_from (or warm_start) does not fit at {stack.name} layer {i}: it has {a[0]} inputs and "
-                f"{a[1]} outputs, this estimator {b[0]} and {b[1]}."
+                f"initialize_from (or warm_start) does not fit at {stack.name} layer {i}: it has "
+                f"{a[0]} inputs and {a[1]} outputs, this estimator {b[0]} and {b[1]}."
             )
 
 
