@@ -20,12 +20,18 @@ from skae.networks import ACTIVATIONS
 # Means are kept this far inside an open range before they are sent through its link.
 _MARGIN = 1e-3
 
+
+def _softplus_inverse(mean: Tensor) -> Tensor:
+    """log(exp(mean) - 1), without its overflow."""
+    return mean + torch.log(-torch.expm1(-mean))
+
+
 INVERSE_LINKS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda mean: mean,
     "logistic": lambda mean: torch.logit(mean.clamp(_MARGIN, 1 - _MARGIN)),
     "tanh": lambda mean: torch.atanh(mean.clamp(_MARGIN - 1, 1 - _MARGIN)),
     "relu": lambda mean: mean,
-    "softplus": lambda mean: mean.clamp(min=_MARGIN).expm1().log(),
+    "softplus": lambda mean: _softplus_inverse(mean.clamp(min=_MARGIN)),
     "exp": lambda mean: mean.clamp(min=_MARGIN).log(),
 }
 

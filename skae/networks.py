@@ -191,10 +191,6 @@ class Dense:
         """Width of the input; `default` where the stack takes any."""
         return self.widths[0]
 
-    def activations(self) -> list[str]:
-        """Of every layer."""
-        return [layer.activation for layer in self.layers]
-
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {} if self.tied_to else {layer.weight: layer.shape for layer in self.layers}
 
@@ -285,10 +281,6 @@ class Wrapped:
         """Not known of a module."""
         return default
 
-    def activations(self) -> list[str]:
-        """Not known of a module."""
-        return []
-
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         return {k: tuple(p.shape) for k, p in self._named() if p.ndim > 1}
 
@@ -296,7 +288,9 @@ class Wrapped:
         return {k: tuple(p.shape) for k, p in self._named() if p.ndim <= 1}
 
     def _named(self) -> list[tuple[str, Tensor]]:
-        return [(f"{self.name}.{k}", p) for k, p in self.working.named_parameters()]
+        """What is trained: frozen parameters stay in the module as they are."""
+        named = self.working.named_parameters()
+        return [(f"{self.name}.{k}", p) for k, p in named if p.requires_grad]
 
     def initial(self, draws) -> Iterator[tuple[str, Tensor]]:
         """The module's own weights."""
@@ -327,13 +321,15 @@ class Wrapped:
         copied = copy.deepcopy(self.working)
         with torch.no_grad():
             for k, p in copied.named_parameters():
-                p.copy_(exported[f"{self.name}.{k}"])
+                if p.requires_grad:
+                    p.copy_(exported[f"{self.name}.{k}"])
         return copied.eval()
 
     def read(self, module: nn.Module) -> dict[str, Tensor]:
         """The parameters of a module made by `module`, whose buffers are taken over too."""
         self.working.load_state_dict(module.state_dict())
-        return {f"{self.name}.{k}": p.detach() for k, p in module.named_parameters()}
+        named = module.named_parameters()
+        return {f"{self.name}.{k}": p.detach() for k, p in named if p.requires_grad}
 
 
 def wrap(name: str, module: nn.Module, dtype: torch.dtype, device) -> Wrapped:
@@ -359,13 +355,35 @@ class Network:
     def is_dense(self) -> bool:
         return all(isinstance(stack, Dense) for stack in self.stacks)
 
-    def resembles(self, other: Network) -> bool:
-        """Whether both have the same layers, whatever the units of their data."""
-        shapes = (self.weight_shapes(), self.bias_shapes())
-        if shapes != (other.weight_shapes(), other.bias_shapes()):
-            return False
-        kinds = [[stack.activations() for stack in n.stacks] for n in (self, other)]
-        return kinds[0] == kinds[1]
+    def encoder_outputs(self, rows: Tensor) -> int:
+        """Number of encoder outputs, for rows of the data's width."""
+        if isinstance(self.encoder, Dense):
+            return self.encoder.widths[-1]
+        self.encoder.working.eval()
+        with torch.no_grad():
+            return self.encoder.working(rows).shape[-1]
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Copies of what users' modules keep beside parameters, as running statistics."""
+        return {
+            f"{stack.name}.{k}": b.clone()
+            for stack in self.stacks
+            if isinstance(stack, Wrapped)
+            for k, b in stack.working.named_buffers()
+        }
+
+    def load_buffers(self, saved: Mapping[str, Tensor]) -> None:
+        """Put back what `buffers` copied."""
+        for stack in self.stacks:
+            if isinstance(stack, Wrapped):
+                for k, b in stack.working.named_buffers():
+                    b.copy_(saved[f"{stack.name}.{k}"])
+
+    @property
+    def noise(self) -> str | None:
+        """The kind of a user's layer that draws noise in training; None without."""
+        parts = (m for s in self.stacks if isinstance(s, Wrapped) for m in s.working.modules())
+        return next((type(m).__name__ for m in parts if isinstance(m, _NOISY)), None)
 
     def train(self, mode: bool) -> None:
         """Put users' modules into training or inference mode."""
@@ -404,6 +422,9 @@ class Network:
     def read(self, encoder: nn.Module, decoder: nn.Module) -> dict[str, Tensor]:
         """The exported parameters of the modules made by `modules`."""
         return self.encoder.read(encoder) | self.decoder.read(decoder)
+
+
+_NOISY = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
 class DenseModule(nn.Sequential):

@@ -169,6 +169,10 @@ class Objective:
                 return name
         return None
 
+    #: Whether `penalty` is a term of the batch, (..., 1), rather than one per sample: it is added
+    #: to the mean, and sample weights leave it alone.
+    penalises_batch = False
+
     #: Whether `penalty` mixes rows: then a full batch is never evaluated in chunks.
     mixes_rows = False
 
@@ -196,7 +200,7 @@ def observed_weight(observed: Tensor) -> Tensor:
     return observed * (observed.shape[-1] / count)
 
 
-def stack(objectives: Sequence[Objective], dtype=torch.float64, device=None) -> Objective:
+def stack(objectives: Sequence[Objective], dtype=torch.float64, device="cpu") -> Objective:
     """One objective for M models: the fields that differ become tensors of shape (M, 1, 1).
 
     Raises ValueError when the classes or the static fields (anything but floats) differ.

@@ -48,8 +48,9 @@ def check_objective(
       copy; no hook changes it, its arguments, or a global random generator;
     - ``corrupt`` and ``latent`` give the same for the same seed, in the dtype they are given; if
       another seed gives something else, ``noise`` names the parameter; ``encode`` draws nothing;
-    - the value has shape (..., n); with a leading model axis it is each model's own; where
-      ``mixes_rows`` is False a row's value does not depend on the other rows or their order;
+    - the value has shape (..., n), and ``penalty`` the same, or (..., 1) if ``penalises_batch``;
+      with a leading model axis it is each model's own; where ``mixes_rows`` is False a row's
+      value does not depend on the other rows or their order;
     - every closed form equals autograd: ``loss.gradient``, ``loss.accumulate``, and
       ``latent_gradient`` and ``penalty_gradient`` where they are overridden;
     - ``update`` returns a new state with the same names, with its own storage;
@@ -288,8 +289,10 @@ def _check_value(trial: _Trial) -> None:
         out, net = trial.forward(network, own, x[m])
         with trial.calling("penalty", out, net):
             penalty = trial.objective.penalty(out, net)
-        if penalty is not None and penalty.shape not in ((trial.n,), (1,)):
-            trial.fail(f"penalty has shape {tuple(penalty.shape)}, neither (n,) nor (1,)")
+        batch = trial.objective.penalises_batch
+        if penalty is not None and penalty.shape != ((1,) if batch else (trial.n,)):
+            expected = f"{'(1,)' if batch else '(n,)'}, as penalises_batch is {batch}"
+            trial.fail(f"penalty has shape {tuple(penalty.shape)}, not {expected}")
         alone.append(trial.value(out, net))
         if alone[m].shape != (trial.n,):
             trial.fail(f"the value has shape {tuple(alone[m].shape)}, not (n,)")

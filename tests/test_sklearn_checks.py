@@ -38,7 +38,7 @@ def quick(cls):
     return cls(estimator=skae.Autoencoder(max_iter=20))
 
 
-@parametrize_with_checks([quick(cls) for cls in ESTIMATORS], xfail_strict=True)
+@parametrize_with_checks([quick(cls) for cls in ESTIMATORS])
 def test_check_estimator(estimator, check):
     check(estimator)
 

@@ -1,6 +1,6 @@
 """The general path: any stack, any objective, differentiated by torch.
 
-Parameters are leaves that share the flat buffer's memory, and their ``.grad`` are views of its
+Parameters are leaves that share the flat buffer's memory, and their gradients are copied to its
 gradient, so the optimisers see the same two tensors as on the fused path.
 """
 
@@ -24,6 +24,12 @@ def drop_mask(p: float | Tensor, like: Tensor, draws: Draws) -> Tensor:
     return draws.bernoulli(keep, like) / keep
 
 
+def drop_input(p: float | Tensor, x: Tensor, center: Tensor | None, draws: Draws) -> Tensor:
+    """x under dropout's mask, about the center of the data where the network has one."""
+    mask = drop_mask(p, x, draws)
+    return x * mask if center is None else torch.addcmul(center, x - center, mask)
+
+
 def weighted_sum(
     objective: Objective, out: Forward, net: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
@@ -39,11 +45,10 @@ def weighted_sum(
         value = objective.data_loss(out.x, out.raw, out.rows.observed)
         penalty = objective.penalty(out, net)
     batch = value.new_zeros(())
-    if penalty is not None:
-        if penalty.shape[-1] == n > 1:
-            value = value + penalty
-        else:
-            batch = penalty.sum(-1) * n
+    if penalty is not None and objective.penalises_batch:
+        batch = penalty.squeeze(-1) * n
+    elif penalty is not None:
+        value = value + penalty
     return (value if w is None else value * w).sum(-1), batch
 
 
@@ -58,12 +63,11 @@ class Autograd:
             streams,
         )
         dtype = buffer.flat.dtype
-        self.draws = {p: streams.draws(p, dtype) for p in ("corruption", "dropout", "latent")}
+        purposes = ("corruption", "dropout", "latent", "input_dropout")
+        self.draws = {purpose: streams.draws(purpose, dtype) for purpose in purposes}
         self.leaves = {
             name: view.detach().requires_grad_() for name, view in buffer.parameters.items()
         }
-        for name, leaf in self.leaves.items():
-            leaf.grad = buffer.gradients[name]
         gains = network.weight_gains()
         self.gains = {name: gains.get(name, 1.0) for name in network.weight_shapes()}
         self.value = torch.zeros(buffer.lead, dtype=dtype, device=buffer.flat.device)
@@ -75,12 +79,17 @@ class Autograd:
 
         The value is kept until `take_value`. Returns the objective's new state.
         """
-        self.buffer.grad.zero_()
+        if self.buffer.lead and x.ndim == 2:
+            x = x.expand(*self.buffer.lead, *x.shape)
         isolated = nullcontext() if self.network.is_dense else module_draws(self.streams)
         with torch.enable_grad(), isolated:
             out = self._forward(x, rows, progress, state)
             value, batch = weighted_sum(self.objective, out, self._net())
-            ((value + batch).sum() / n).backward()
+            gradients = torch.autograd.grad(
+                (value + batch).sum() / n, list(self.leaves.values()), allow_unused=True
+            )
+        for view, gradient in zip(self.buffer.gradients.values(), gradients, strict=True):
+            view.zero_() if gradient is None else view.copy_(gradient)
         value = (value + batch).detach()
         if is_positive(self.objective.alpha):
             rows_here = x.shape[-2]
@@ -96,7 +105,8 @@ class Autograd:
         if o.needs_graph:
             x_in = x_in.detach().requires_grad_()
         if is_positive(o.input_dropout):
-            x_in = x_in * drop_mask(o.input_dropout, x_in, self.draws["dropout"])
+            center = getattr(self.network.encoder, "center", None)
+            x_in = drop_input(o.input_dropout, x_in, center, self.draws["input_dropout"])
         drop = None
         if is_positive(o.dropout):
             drop = lambda h: h * drop_mask(o.dropout, h, self.draws["dropout"])  # noqa: E731

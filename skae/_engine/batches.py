@@ -58,7 +58,9 @@ class ArraySource(Source):
 
     def take(self, index):
         rows = self.X[index if isinstance(index, slice) else index.cpu().numpy()]
-        if not rows.flags.writeable or rows.base is not None:
+        if not rows.dtype.isnative:
+            rows = rows.astype(rows.dtype.newbyteorder("="))
+        elif not rows.flags.writeable or rows.base is not None:
             rows = rows.copy()
         return torch.from_numpy(rows).to(device=self.device, dtype=self.dtype)
 
@@ -93,6 +95,8 @@ def make_source(X: Any, dtype: torch.dtype, device="cpu") -> Source:
         return SparseSource(X, dtype, device)
     if is_memory_map(X) and X.size * dtype.itemsize > _MAPPED_BYTES:
         return ArraySource(X, dtype, device)
+    if not X.dtype.isnative:
+        X = X.astype(X.dtype.newbyteorder("="))
     if not X.flags.writeable or any(s < 0 for s in X.strides):
         X = X.copy()  # torch takes neither
     tensor = torch.from_numpy(X).to(device=device, dtype=dtype).contiguous()

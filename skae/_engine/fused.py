@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from skae._engine.autograd import drop_mask, weighted_sum
+from skae._engine.autograd import drop_input, drop_mask, weighted_sum
 from skae._engine.buffer import Buffer, add_decay
 from skae._engine.dense import DenseOps, Op
 from skae._engine.rng import Streams
@@ -62,6 +62,7 @@ class Fused:
         dtype = buffer.flat.dtype
         self.corruption = streams.draws("corruption", dtype)
         self.dropping = streams.draws("dropout", dtype)
+        self.input_dropping = streams.draws("input_dropout", dtype)
         self.latent = streams.draws("latent", dtype)
         gains = network.weight_gains()
         self.gains = {name: gains.get(name, 1.0) for name in network.weight_shapes()}
@@ -129,7 +130,7 @@ class Fused:
             back_encoder = p.encoder.backward(x, None)
         raw = p.decoder.slots[-1].a
         scale = self._share(given.shape[-1], p) / n
-        total = self._total(raw)
+        total = self._total(raw, x)
         end: list[Op] = [partial(self.objective.loss.accumulate, x, raw, scale, None, total)]
         if self.decays:
             back_encoder = [*back_encoder, partial(self._decay, rows, n)]
@@ -170,7 +171,7 @@ class Fused:
         self.corruption.progress = self.latent.progress = progress
         x_in, changed = objective.corrupt(x, self.corruption)
         if self.drops_input:
-            x_in = x_in * drop_mask(objective.input_dropout, x_in, self.dropping)
+            x_in = drop_input(objective.input_dropout, x_in, center, self.input_dropping)
         p = self._program(x.shape[-2], x.shape[-2])
         p.a_in.copy_(x_in) if center is None else torch.sub(x_in, center, out=p.a_in)
         for op in p.encode:
@@ -226,7 +227,7 @@ class Fused:
             weight = seen if weight is None else weight * seen
         share = self._share(out.x.shape[-1], p) / n
         scale = share if weight is None else weight * share
-        self.objective.loss.accumulate(out.x, out.raw, scale, weight, self._total(out.raw))
+        self.objective.loss.accumulate(out.x, out.raw, scale, weight, self._total(out.raw, out.x))
         return seeds
 
     def _share(self, d: int, p: Program) -> float:
@@ -239,10 +240,10 @@ class Fused:
         if penalty is None:
             return Seeds()
         here, w = out.x.shape[-2], out.rows.weight
-        if penalty.shape[-1] == here > 1:
-            count = penalty.new_ones(here) if w is None else w
-        else:
+        if self.objective.penalises_batch:
             count = penalty.new_full((1,), here)
+        else:
+            count = penalty.new_ones(here) if w is None else w
         self.rest.add_((count * penalty).sum(-1))
         return Seeds(*self.objective.penalty_gradient(out, net, count.unsqueeze(-1) / n))
 
@@ -259,7 +260,10 @@ class Fused:
                 value.sum() / n, inputs, allow_unused=True
             )
         self.rest.add_(value.detach())
-        torch.mul(d_raw, last.layer.gain, out=last.delta)
+        if d_raw is None:
+            last.delta.zero_()
+        else:
+            torch.mul(d_raw, last.layer.gain, out=last.delta)
         return Seeds(d_h, {k: d for k, d in zip(net, d_net, strict=True) if d is not None}, d_z)
 
     def _net(self) -> dict[str, Tensor]:
@@ -279,12 +283,12 @@ class Fused:
         value = add_decay(self.buffer, self.gains, self.objective.alpha, rows / n)
         self.rest.add_(value, alpha=rows)
 
-    def _total(self, raw: Tensor) -> Tensor:
+    def _total(self, raw: Tensor, x: Tensor) -> Tensor:
         """Where the loss of these cells is added up; a shorter batch shares a longer one's."""
         for total in self.totals:
             if total.shape[-2] >= raw.shape[-2]:
                 return total[..., : raw.shape[-2], :]
-        self.totals.append(torch.zeros_like(raw))
+        self.totals.append(raw.new_zeros(*raw.shape[:-1], x.shape[-1]))
         return self.totals[-1]
 
     def take_value(self) -> Tensor:

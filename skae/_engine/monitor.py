@@ -22,6 +22,7 @@ class Monitor:
         self.validation_curves: list[list[float]] = [[] for _ in range(models)]
         self.best = [math.inf] * models
         self.waited = [0] * models
+        self.improved = [False] * models  # whether the last epoch was the best so far
         self.reasons: list[str | None] = [None] * models
         self.kept: list[Tensor | None] = [None] * models  # of stopped models
         self.best_flat: list[Tensor | None] = [None] * models  # under validation
@@ -46,6 +47,7 @@ class Monitor:
             best = self.best[i]
             better = watched < best - (self.tol or 0.0) * (abs(best) if best < math.inf else 0.0)
             self.waited[i] = 0 if better else self.waited[i] + 1
+            self.improved[i] = watched < best
             if watched < best:
                 self.best[i] = watched
                 if validation is not None:
@@ -54,6 +56,9 @@ class Monitor:
                 self._stop(i, "converged", rows[i])
 
     def _stop(self, i: int, reason: str, row: Tensor) -> None:
+        # The loss of an epoch is of the weights before its last step.
+        if self.best_flat[i] is None and not row.isfinite().all():
+            reason = "diverged"
         self.reasons[i], self.kept[i] = reason, row.clone()
 
     def stop_all(self, reason: str, flat: Tensor) -> None:
@@ -66,10 +71,10 @@ class Monitor:
         """The parameters to keep, in `flat`'s layout."""
         out = flat.clone()
         rows = out.view(len(self.best), -1)
-        for i, row in enumerate(rows):
+        for i in range(len(rows)):
             kept = self.best_flat[i] if self.best_flat[i] is not None else self.kept[i]
             if kept is not None:
-                row.copy_(kept)
+                rows[i].copy_(kept)
         return out
 
     def state(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,7 +11,16 @@ from torch import Tensor
 
 # One stream each, so that a purpose without draws leaves the others untouched: zero noise is the
 # plain autoencoder bit for bit. New purposes go to the end.
-PURPOSES = ("init", "split", "shuffle", "corruption", "dropout", "latent", "module")
+PURPOSES = (
+    "init",
+    "split",
+    "shuffle",
+    "corruption",
+    "dropout",
+    "latent",
+    "module",
+    "input_dropout",
+)
 
 
 class Draws:
@@ -71,9 +81,9 @@ class Streams:
         self.device = torch.device(device)
         self.generators = {purpose: [] for purpose in PURPOSES}  # type: dict[str, list]
         for seed in seeds:
-            parent = torch.Generator().manual_seed(seed)
+            parent = torch.Generator("cpu").manual_seed(seed)
             for purpose in PURPOSES:
-                child = int(torch.randint(2**62, (), generator=parent))
+                child = int(torch.randint(2**62, (), generator=parent, device="cpu"))
                 generator = torch.Generator(self.device).manual_seed(child)
                 self.generators[purpose].append(generator)
 
@@ -92,12 +102,15 @@ class Streams:
                 generator.set_state(saved)
 
 
+_GLOBAL_GENERATOR = threading.Lock()  # fits in several threads take turns with it
+
+
 @contextmanager
 def module_draws(streams: Streams) -> Iterator[None]:
     """Give torch's global generator our stream, for a user's module, and put it back."""
     generator = streams.generators["module"][0]
     fork = [generator.device] if generator.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=fork):
+    with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=fork):
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         torch.manual_seed(seed)
         yield

@@ -93,8 +93,10 @@ def minimise_full_batch(
     max_iter: int,
     each_iteration: Callable[[float], bool],
     unit: float,
-) -> str:
-    """Minimise over `flat` in place with SciPy's "lbfgs" or "cg"; returns SciPy's message.
+) -> tuple[str, bool]:
+    """Minimise over `flat` in place with SciPy's "lbfgs" or "cg".
+
+    Returns SciPy's message, and whether it ran out of iterations.
 
     `value_and_gradient` evaluates at the present `flat`. `each_iteration` is told the value after
     every iteration and stops by returning True. Values are divided by `unit` for SciPy, whose
@@ -133,4 +135,4 @@ def minimise_full_batch(
         flat.copy_(iterate)  # not a point that the line search was trying
         raise
     flat.copy_(torch.from_numpy(np.asarray(found.x)).view(shape))
-    return str(found.message)
+    return str(found.message), found.status == 1

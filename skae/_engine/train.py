@@ -93,14 +93,22 @@ class Run:
         self.engine = self.plan.engine(network, objective, self.buffer, streams)
         self.models = models or 1
         self.monitor = Monitor(self.models, training.tol, training.n_iter_no_change)
-        self.objective_state: Mapping[str, Tensor] = {}
+        width = network.encoder_outputs(self.buffer.flat.new_zeros(2, source.d))
+        k = next(k for k in range(1, width + 1) if objective.code_width(k) == width)
+        state = objective.init_state(source.d, k)
+        self.objective_state: Mapping[str, Tensor] = {
+            name: v.to(source.device).expand((*lead, *v.shape)).clone() for name, v in state.items()
+        }
         self.epoch = 0
+        self.best_buffers: dict[str, Tensor] = {}  # of a single model, under validation
 
     def end_epoch(self, loss: list[float]) -> bool:
         """Record an epoch; True when training should stop."""
         self.epoch += 1
         checked = self.evaluate() if self.validation else None
         self.monitor.record(loss, checked, self.buffer.flat)
+        if checked is not None and self.monitor.improved[0]:
+            self.best_buffers = self.network.buffers()
         stop = False
         if self.on_epoch is not None:
             epoch = Epoch(self.epoch, loss, checked, self.monitor, self.copy_parameters)
@@ -149,7 +157,7 @@ def train(
 ) -> Result:
     """Train one model (`models` None) or a stack of them from `initial`, or on from `state`."""
     if training.solver in FULL_BATCH:
-        refuse_noise(objective, training.solver)
+        refuse_noise(objective, network, training.solver)
         if models is not None:
             raise ValueError(f"solver={training.solver!r} trains one model at a time.")
     run = Run(
@@ -174,13 +182,15 @@ def train(
     return _result(run, solver)
 
 
-def refuse_noise(objective: Objective, solver: str) -> None:
-    """Raise when a full-batch solver meets an objective that draws noise."""
+def refuse_noise(objective: Objective, network: Network, solver: str) -> None:
+    """Raise when a full-batch solver meets an objective or a module that draws noise."""
+    noise = network.noise
     if objective.noise is not None:
+        noise = f"{objective.noise}={getattr(objective, objective.noise, 'on')}"
+    if noise is not None:
         raise ValueError(
-            f"solver={solver!r} needs a deterministic objective, but "
-            f"{objective.noise}={getattr(objective, objective.noise, 'on')} draws noise at every "
-            "evaluation. Use solver='adam' or 'sgd', or set it to zero."
+            f"solver={solver!r} needs a deterministic objective, but {noise} draws noise at every "
+            "evaluation. Use solver='adam' or 'sgd', or do without the noise."
         )
 
 
@@ -229,29 +239,32 @@ def _minimise(run: Run) -> None:
     """L-BFGS and CG: every evaluation reads all rows, in chunks unless the objective mixes them."""
     engine, buffer, n = run.engine, run.buffer, run.source.n
     total = torch.zeros_like(buffer.grad)
+    t, trial = run.training, {"state": run.objective_state}
+    horizon = t.horizon or run.epoch + t.max_iter
     chunk = n if run.objective.mixes_rows else None
     rows_per_chunk = max(1, min(n, 2**22 // max(1, run.source.d)))
     batches = Batches(run.source, run.rows, chunk or rows_per_chunk, shuffle=False)
 
     def value_and_gradient() -> tuple[float, Tensor]:
         total.zero_()
+        trial["state"], progress = run.objective_state, min(1.0, run.epoch / horizon)
         for x, rows in batches.epoch(None):
-            engine.add_gradient(x, rows, n)
+            trial["state"] = engine.add_gradient(x, rows, n, progress, trial["state"])
             total.add_(buffer.grad)
         return float(engine.take_value()) / n, total
 
-    message = minimise_full_batch(
-        run.training.solver,
-        buffer.flat,
-        value_and_gradient,
-        run.training.max_iter,
-        lambda loss: run.end_epoch([loss]),
-        run.training.unit,
+    def each_iteration(loss: float) -> bool:
+        run.objective_state = trial["state"]  # which stays as it is during a line search
+        return run.end_epoch([loss])
+
+    first = run.epoch
+    message, ran_out = minimise_full_batch(
+        t.solver, buffer.flat, value_and_gradient, t.max_iter, each_iteration, t.unit
     )
-    if run.epoch == 0:
+    if run.epoch == first:
         value, _ = value_and_gradient()
-        run.end_epoch([value])
-    if run.epoch < run.training.max_iter:
+        each_iteration(value)
+    if not ran_out:
         run.monitor.stop_all(f"converged ({message})", buffer.flat)
 
 
@@ -259,6 +272,8 @@ def _restore(run: Run, state: Mapping[str, Any]) -> None:
     run.buffer.flat.copy_(state["flat"])
     run.streams.restore(state["streams"])
     run.monitor.restore(state["monitor"])
+    run.network.load_buffers(state["buffers"])
+    run.best_buffers = state["best_buffers"]
     run.epoch = state["epoch"]
     run.objective_state = state["objective"]
 
@@ -271,7 +286,10 @@ def _result(run: Run, solver: Adam | SGD | None) -> Result:
         "monitor": run.monitor.state(),
         "epoch": run.epoch,
         "objective": dict(run.objective_state),
+        "buffers": run.network.buffers(),
+        "best_buffers": run.best_buffers,
     }
+    run.network.load_buffers(run.best_buffers or run.network.buffers())
     best = run.monitor.chosen(run.buffer.flat)
     parameters = {name: p.clone() for name, p in run.buffer.view(best).items()}
     return Result(parameters, run.monitor, run.plan, state)

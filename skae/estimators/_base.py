@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from skae._engine.batches import Source
 from skae._engine.rng import Streams
 from skae._engine.start import Moments, moments, starting_values
-from skae._engine.train import FULL_BATCH, SCHEDULES, Result, Training, refuse_noise, train
+from skae._engine.train import FULL_BATCH, SCHEDULES, Result, Training, train
 from skae.estimators._build import (
+    SETTINGS,
     Start,
     build_network,
     check_range,
@@ -328,8 +329,6 @@ or Loss, default="squared_error"
         data = read_data(self, X, reset=not (partial and kept), **self._arithmetic())
         weight = read_weight(sample_weight, data)
         objective = self._objective()
-        if self.solver in FULL_BATCH:
-            refuse_noise(objective, self.solver)
         bounds = any(math.isfinite(bound) for bound in objective.loss.domain)
         m = moments(data.source, weight, bounds)
         check_range(self, objective.loss, m)
@@ -339,7 +338,8 @@ or Loss, default="squared_error"
         source, rows, validation = self._hold_out(data.source, rows, streams)
         progress = Progress(
             self, X, sample_weight, epochs,
-            lambda epoch: fitted_attributes(start, objective, epoch.parameters(), epoch.monitor),
+            lambda epoch: fitted_attributes(start, objective, epoch.parameters(), epoch.monitor)
+            | {"_namespace": namespace_name(X)},
             tells_callbacks=not partial,
         )  # fmt: skip
         result = self._train(
@@ -370,16 +370,17 @@ or Loss, default="squared_error"
         self, data: Data, objective: Objective, m: Moments, kept: Start | None, keep: bool
     ) -> Start:
         """Where this fit begins: where the last one ended, if that still fits the parameters."""
-        network, k = build_network(self, objective, data.source, m)
-        if kept is not None and kept.continues(network, self.solver, data.source):
+        if kept is not None and kept.continues(self, data.source):
             return kept
+        network, k = build_network(self, objective, data.source, m)
         seed = self._seed()
         draws = Streams([seed], data.source.device).draws("init", data.source.dtype)
         initial = starting_values(network, objective, m, k, draws)
         given = self if keep and hasattr(self, "encoder_") else self.initialize_from
         if given is not None:
             initial |= copied_weights(network, given)
-        return Start(network, k, m.scale, initial, seed, self.solver, None)
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        return Start(network, k, m.scale, initial, seed, settings, None)
 
     def _seed(self) -> int:
         if self.random_state is None:
@@ -401,6 +402,13 @@ or Loss, default="squared_error"
         order = streams.draws("split", source.dtype).permutation(source.n)
         kept, held_out = order[held:].sort().values, order[:held].sort().values
         validation = source.subset(held_out), rows.take(held_out)
+        for part, what in ((kept, "train on"), (held_out, "validate by")):
+            weight = rows.take(part).weight
+            if weight is not None and not weight.sum() > 0:
+                raise ValueError(
+                    f"The sample weights leave no rows to {what}: all that early_stopping=True "
+                    "assigned to it have weight zero. Set early_stopping=False."
+                )
         return source.subset(kept), rows.take(kept).normalised(), validation
 
     def _training_numbers(

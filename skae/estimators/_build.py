@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from skae._engine.monitor import Monitor
 from skae._engine.plan import Plan, make_plan
 from skae._engine.start import Moments, place
 from skae.estimators._input import feature_label
-from skae.losses import Linked, Loss
+from skae.losses import Linked, Loss, Poisson
 from skae.networks import Dense, Network, Stack, wrap
 from skae.objective import Objective
 
@@ -30,11 +32,11 @@ class Start(NamedTuple):
     scale: float
     initial: dict[str, Tensor]
     seed: int
-    solver: str
+    settings: dict[str, Any]
     state: Mapping[str, Any] | None
 
-    def continues(self, network: Network, solver: str, source: Source) -> bool:
-        """Whether training can go on, optimiser and all, for the network of today's parameters.
+    def continues(self, estimator: Any, source: Source) -> bool:
+        """Whether training can go on, optimiser and all, with the estimator's parameters.
 
         Raises ValueError when X is not of the kind that training began with.
         """
@@ -46,7 +48,20 @@ class Start(NamedTuple):
                 f"{source.d} features in {source.dtype}. Pass data of the same kind, or set "
                 "warm_start=False to start anew."
             )
-        return solver == self.solver and network.resembles(self.network)
+        return all(_same(value, getattr(estimator, name)) for name, value in self.settings.items())
+
+
+# What a network and its optimiser are built from.
+SETTINGS = (
+    "n_components", "hidden_layer_sizes", "activation", "code_activation", "output_activation",
+    "tied_weights", "encoder", "decoder", "solver",
+)  # fmt: skip
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, nn.Module) or isinstance(b, nn.Module):
+        return a is b
+    return bool(np.array_equal(a, b))
 
 
 def build_network(
@@ -88,16 +103,18 @@ def build_network(
                 "Its last layer must be as wide as X."
             )
     network = Network(encoder, decoder)
+    if not (network.weight_shapes() or network.bias_shapes()):
+        raise ValueError("encoder and decoder have no parameters to train.")
     if estimator.solver != "sgd":
         network = place(network, objective.loss, m, source.dtype, source.device)
     return network, k
 
 
 def _hidden(sizes: Any) -> tuple[int, ...]:
-    hidden = tuple(int(s) for s in sizes) if hasattr(sizes, "__iter__") else (int(sizes),)
-    if any(s < 1 for s in hidden):
-        raise ValueError(f"hidden_layer_sizes must be positive, got {sizes}.")
-    return hidden
+    hidden = tuple(sizes) if hasattr(sizes, "__iter__") else (sizes,)
+    if not all(isinstance(size, Integral) and int(size) >= 1 for size in hidden):
+        raise ValueError(f"hidden_layer_sizes must be positive integers, got {sizes!r}.")
+    return tuple(int(size) for size in hidden)
 
 
 def _probed_width(name: str, module: nn.Module, width_in: int, source: Source) -> int:
@@ -133,10 +150,9 @@ def check_range(estimator: Any, loss: Loss, m: Moments) -> None:
         interval = f"[{low:g}, {high:g}]" if math.isfinite(high) else f"[{low:g}, inf)"
         raise ValueError(
             f"{given} needs X in {interval}, but {feature_label(estimator, i)} reaches "
-            f"{float(values[i]):g}. Scale X, for example with MinMaxScaler, or use {other}. "
-            + ("Negative values in data passed to a model of counts are not possible."
-               if bound == 0 and math.isinf(high) else "")
-        )  # fmt: skip
+            f"{float(values[i]):g}. Scale X, for example with MinMaxScaler, or use {other}."
+            + (" Negative values in data are no counts." if isinstance(loss, Poisson) else "")
+        )
 
 
 def copied_weights(network: Network, given: Any) -> dict[str, Tensor]:

@@ -47,21 +47,21 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         data = self._read(X, "transform")
         return data.give_back(self._by_chunks(data, self._encode, self._n_features_out))
 
-    def inverse_transform(self, Z):
+    def inverse_transform(self, X):
         """Decode codes.
 
         Parameters
         ----------
-        Z : array-like of shape (n_samples, n_components_)
+        X : array-like of shape (n_samples, n_components_)
             Codes, as `transform` returns them.
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features_in_)
-            Reconstructions, in Z's dtype.
+        X_hat : ndarray of shape (n_samples, n_features_in_)
+            Reconstructions, in the codes' dtype.
         """
         check_is_fitted(self)
-        data = read_codes(self, Z, self.precision, self._inference_device(Z))
+        data = read_codes(self, X, self.precision, self._inference_device(X))
         return data.give_back(self._by_chunks(data, self._decode, self.n_features_in_))
 
     def reconstruct(self, X):

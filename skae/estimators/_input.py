@@ -61,7 +61,7 @@ def read_codes(estimator: Any, Z: Any, precision: str | None, device: Any) -> Da
 
 def _as_data(X: Any, precision: str | None, device: Any) -> Data:
     xp, is_array_api = get_namespace(X)
-    values = X
+    values = X.detach() if isinstance(X, Tensor) else X
     if is_array_api and not isinstance(X, Tensor) and not sp.issparse(X):
         values = _convert_to_numpy(X, xp)
     result = values.dtype if isinstance(values, Tensor) else _result_dtype(values.dtype)
@@ -76,25 +76,27 @@ def _wanted_dtype(X: Any) -> Any:
     xp, is_array_api = get_namespace(X) if not sp.issparse(X) else (np, False)
     if is_array_api:
         return supported_float_dtypes(xp)
-    dtype = getattr(X, "dtype", None)
-    if dtype is None and hasattr(X, "dtypes"):
-        dtype = _frame_dtype(X)
-    if not isinstance(dtype, np.dtype) or dtype.kind not in "biuf":
+    dtype = _numpy_dtype(X)
+    if dtype is None or dtype.kind not in "biuf":
         return [np.float64, np.float32]
     if isinstance(X, np.ndarray) and is_memory_map(X):
         return None  # converted a batch at a time
-    return np.float32 if dtype.type in _SMALL else [np.float64, np.float32]
+    return np.float32 if dtype.type in (*_SMALL, np.float32) else np.float64
 
 
-def _frame_dtype(X: Any) -> Any:
+def _numpy_dtype(X: Any) -> np.dtype | None:
+    """The dtype that NumPy gives to X: a frame's columns have one in common."""
+    dtype = getattr(X, "dtype", None)
+    if isinstance(dtype, np.dtype):
+        return dtype
     try:
-        return np.result_type(*X.dtypes)
-    except (TypeError, AttributeError):
+        return np.asarray(X[:0]).dtype
+    except Exception:  # whatever X is, validation says what is wrong with it
         return None
 
 
 def _result_dtype(dtype: np.dtype) -> torch.dtype:
-    is_single = dtype.type in _SMALL or dtype == np.float32
+    is_single = dtype.type in (*_SMALL, np.float32)
     return torch.float32 if is_single else torch.float64
 
 
@@ -106,11 +108,17 @@ def read_weight(sample_weight: Any, data: Data) -> Tensor | None:
     if is_array_api:
         sample_weight = _convert_to_numpy(sample_weight, xp)
     rows = np.empty((data.source.n, 0), dtype=np.float64)
-    weight = _check_sample_weight(sample_weight, rows, ensure_non_negative=True)
-    if not weight.sum() > 0:
-        raise ValueError("Sample weights sum to zero: at least one row needs a positive weight.")
+    weight = checked_weight(sample_weight, rows)
     tensor = torch.from_numpy(weight / weight.mean())
     return tensor.to(dtype=data.source.dtype, device=data.source.device)
+
+
+def checked_weight(sample_weight: Any, X: Any) -> np.ndarray:
+    """Validated weights of X's rows, not all of them zero."""
+    weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+    if not weight.sum() > 0:
+        raise ValueError("Sample weights sum to zero: at least one row needs a positive weight.")
+    return weight
 
 
 def namespace_name(X: Any) -> str:

@@ -25,32 +25,26 @@ class Progress:
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
         self.passed = {"estimator": estimator, "X": X, "y": X, "metadata": metadata}
         self.context: Any = None
-        self.task: Any = None
         self.seen, self.began = 0, time.perf_counter()
         if tells_callbacks and hasattr(estimator, "_init_callback_context"):
             self.context = estimator._init_callback_context(max_subtasks=epochs)
             self.context.call_on_fit_task_begin(**self.passed)
-            self._begin_epoch()
-
-    def _begin_epoch(self) -> None:
-        if getattr(self.estimator, "_skl_callbacks", None):
-            self.task = self.context.subcontext(task_name="epoch")
-            self.task.call_on_fit_task_begin(**self.passed)
 
     def on_epoch(self, epoch: Epoch) -> bool:
         """Tell of an epoch; True when a callback asks to stop."""
         self.seen += 1
         if self.estimator.verbose:
             self._print(epoch)
-        if self.task is None:
+        if self.context is None or not getattr(self.estimator, "_skl_callbacks", None):
             return False
-        stop = self.task.call_on_fit_task_end(
-            **self.passed, reconstruction_attributes=lambda: self.attributes(epoch)
+        # Begun only now: a solver may find that there is no further epoch.
+        task = self.context.subcontext(task_name="epoch")
+        task.call_on_fit_task_begin(**self.passed)
+        return bool(
+            task.call_on_fit_task_end(
+                **self.passed, reconstruction_attributes=lambda: self.attributes(epoch)
+            )
         )
-        self.task = None
-        if not stop and self.seen < self.epochs:
-            self._begin_epoch()
-        return bool(stop)
 
     def _print(self, epoch: Epoch) -> None:
         width = len(str(self.epochs))

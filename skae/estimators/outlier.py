@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin, _fit_context, clone
-from sklearn.utils import check_random_state, get_tags
+from sklearn.utils import check_random_state, gen_batches, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.validation import (
-    _check_sample_weight,
     check_is_fitted,
     has_fit_parameter,
     validate_data,
@@ -19,7 +18,10 @@ from sklearn.utils.validation import (
 from skae.estimators._base import all_or_nothing
 from skae.estimators._compat import CallbackSupportMixin, with_callbacks
 from skae.estimators._estimator import estimator
+from skae.estimators._input import checked_weight
 from skae.estimators.autoencoder import Autoencoder
+
+_CELLS = 2**22  # scored at a time
 
 
 @estimator
@@ -40,7 +42,7 @@ class ReconstructionOutlierDetector(OutlierMixin, CallbackSupportMixin, BaseEsti
         the share is larger, since the estimator has not seen them.
 
     random_state : int, RandomState instance, default=None
-        Given to the estimator if it has a `random_state`, in place of its own.
+        Seeds every `random_state` of the estimator, in place of its own.
 
     Attributes
     ----------
@@ -106,12 +108,19 @@ class ReconstructionOutlierDetector(OutlierMixin, CallbackSupportMixin, BaseEsti
         """
         X = self._validated(X, reset=True)
         fitted = clone(Autoencoder() if self.estimator is None else self.estimator)
-        if "random_state" in fitted.get_params() and self.random_state is not None:
-            seed = check_random_state(self.random_state).randint(2**31 - 1)
-            fitted.set_params(random_state=int(seed))
+        if self.random_state is not None:
+            random_state = check_random_state(self.random_state)
+            names = [
+                name
+                for name in sorted(fitted.get_params())
+                # A fitted estimator to start from is the user's, and has drawn already.
+                if name.endswith("random_state") and "initialize_from__" not in name
+            ]
+            seeds = {name: int(random_state.randint(2**31 - 1)) for name in names}
+            fitted.set_params(**seeds)
         options = {}
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+            sample_weight = checked_weight(sample_weight, X)
             if has_fit_parameter(fitted, "sample_weight"):
                 options["sample_weight"] = sample_weight
         self.estimator_ = self._fit_inside(fitted, X, options)
@@ -152,7 +161,13 @@ class ReconstructionOutlierDetector(OutlierMixin, CallbackSupportMixin, BaseEsti
             return float((s[flagged - 1] + s[flagged]) / 2)
         return float(s[flagged])
 
-    def _scores(self, X: Any) -> Any:
+    def _scores(self, X: Any) -> np.ndarray:
+        """Scores in float64, a bounded number of rows at a time."""
+        rows = max(1, _CELLS // max(1, X.shape[1]))
+        parts = gen_batches(X.shape[0], rows)
+        return np.concatenate([self._scores_at_once(X[part]) for part in parts])
+
+    def _scores_at_once(self, X: Any) -> Any:
         # float64: in float32 a score differs by 1e-7 between batch sizes.
         X = X.astype(np.float64, copy=False)
         if hasattr(self.estimator_, "reconstruction_error"):

@@ -1,0 +1,152 @@
+"""Who may import whom (docs/architecture.md), and what importing the package brings along."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import skae
+
+ROOT = Path(skae.__file__).parent
+FILES = {
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in ROOT.rglob("*.py")
+}
+DEFINITIONS = {"skae.objective", "skae.losses", "skae.networks", "skae.penalties",
+               "skae.corruption", "skae.latents"}  # fmt: skip
+# Below the estimators there is only torch, but where data enter and SciPy optimises.
+NUMERIC = {
+    "skae._engine.batches": {"numpy", "scipy"},
+    "skae._engine.solvers": {"numpy", "scipy", "threadpoolctl"},
+}
+# A variant that another holds, not inherits from.
+HELD = {("skae.estimators.outlier", "skae.estimators.autoencoder")}
+
+
+def imported(module):
+    """The modules that a module imports, anywhere in it, as (name, only for typing)."""
+    path, package = FILES[module], module if FILES[module].name == "__init__.py" else None
+    parent = package or module.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = parent.split(".")[: len(parent.split(".")) + 1 - node.level]
+            name = ".".join([*base, node.module or ""] if node.level else [node.module])
+            names = {f"{name}.{alias.name}" for alias in node.names}
+            found |= {n for n in names if n in FILES} or {name}
+    return found
+
+
+def layer(module):
+    """definitions < engine < estimators < package; `testing` stands beside the estimators."""
+    if module in DEFINITIONS:
+        return "definitions"
+    if module == "skae._engine" or module.startswith("skae._engine."):
+        return "engine"
+    if module == "skae":
+        return "package"
+    return "testing" if module == "skae.testing" else "estimators"
+
+
+MAY_IMPORT = {
+    "definitions": {"definitions"},
+    "engine": {"engine", "definitions"},
+    "testing": {"engine", "definitions"},
+    "estimators": {"estimators", "engine", "definitions"},
+    "package": {"estimators", "definitions", "testing"},
+}
+OWN = {m: sorted(i for i in imported(m) if i.partition(".")[0] == "skae") for m in FILES}
+VARIANTS = {m for m in FILES if layer(m) == "estimators"
+            and m.startswith("skae.estimators.") and "._" not in m}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_go_downwards_only(module):
+    for other in OWN[module]:
+        assert other in FILES, f"{module} imports {other}, which does not exist"
+        assert layer(other) in MAY_IMPORT[layer(module)], f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("module", [m for m in FILES if layer(m) in ("definitions", "engine")])
+def test_below_the_estimators_there_is_only_torch(module):
+    packages = {name.partition(".")[0] for name in imported(module)} - {"skae"}
+    others = packages - set(sys.stdlib_module_names) - {"torch"}
+    assert others <= NUMERIC.get(module, set()), f"{module} imports {sorted(others)}"
+
+
+def test_losses_see_networks_and_networks_nothing():
+    assert OWN["skae.losses"] == ["skae.networks"]
+    assert OWN["skae.networks"] == []
+    assert OWN["skae.objective"] == ["skae.losses"]
+
+
+@pytest.mark.parametrize("module", sorted(VARIANTS))
+def test_variants_do_not_import_each_other(module):
+    others = {other for other in OWN[module] if other in VARIANTS}
+    assert {(module, other) for other in others} <= HELD
+
+
+def test_nothing_imports_what_only_users_need():
+    for module in set(FILES) - {"skae"}:
+        assert "skae.testing" not in OWN[module]
+        assert "skae" not in OWN[module], f"{module} imports the package it is part of"
+
+
+def test_no_module_imports_in_a_circle():
+    done, path = set(), []
+
+    def visit(module):
+        assert module not in path, " -> ".join([*path, module])
+        if module not in done:
+            path.append(module)
+            for other in OWN[module]:
+                visit(other)
+            path.pop()
+            done.add(module)
+
+    for module in FILES:
+        visit(module)
+
+
+def test_package_holds_public_names_and_nothing_else():
+    tree = ast.parse(FILES["skae"].read_text())
+    assert ast.get_docstring(tree)
+    body = tree.body[1:]
+    assert all(isinstance(node, ast.ImportFrom | ast.Assign) for node in body)
+    targets = [t.id for n in body if isinstance(n, ast.Assign) for t in n.targets]
+    assert targets == ["__all__", "__version__"]
+    names = [a.name for n in body if isinstance(n, ast.ImportFrom) for a in n.names]
+    assert not any(name.startswith("_") for name in names)
+    assert sorted(names) == list(skae.__all__)
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_public_names_are_sorted_unique_and_exist(module):
+    found = sys.modules.get(module) or __import__(module, fromlist=["_"])
+    names = list(getattr(found, "__all__", []))
+    assert names == sorted(set(names))
+    assert all(hasattr(found, name) for name in names)
+
+
+NEW_MODULES = """
+import contextlib, sys, torch, torch.func, scipy.optimize, sklearn.base
+with contextlib.suppress(ImportError):
+    import sklearn.callback  # since 1.9; itself imports rich where it is installed
+before = set(sys.modules)
+import skae
+print(*(name.partition(".")[0] for name in set(sys.modules) - before))
+"""
+
+
+def test_importing_the_package_brings_only_what_it_requires():
+    """No plotting and no optional package: only more of torch's and scikit-learn's own."""
+    done = subprocess.run(
+        [sys.executable, "-c", NEW_MODULES], capture_output=True, text=True, check=True
+    )
+    found = set(done.stdout.split()) - set(sys.stdlib_module_names)
+    assert "skae" in found
+    assert found <= {"skae", "torch", "sklearn", "scipy", "numpy", "joblib", "threadpoolctl"}

@@ -1,0 +1,47 @@
+"""The README's code runs, and its tables say what the package is."""
+
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import skae
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
+
+
+def column_of_names(header):
+    """The rows of the table under `header`, as tuples of their cells."""
+    lines = README.read_text().split(header, 1)[1].splitlines()
+    table = [line for line in lines[: lines.index("", 1)] if line.startswith("| `")]
+    return [tuple(cell.strip(" `") for cell in line.strip("|").split(" | ")) for line in table]
+
+
+def test_every_python_block_runs_in_the_order_of_the_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text, names = README.read_text(), {}
+    for found in BLOCK.finditer(text):
+        code = found.group(1)
+        if "sklearn.callback" in code and importlib.util.find_spec("sklearn.callback") is None:
+            continue  # scikit-learn before 1.9
+        above = "\n" * text.count("\n", 0, found.start(1))  # so that errors show the line
+        exec(compile(above + code, str(README), "exec"), names)
+    assert names["codes"].shape == (1797, 16)
+    assert names["X_hat"].shape == (450, 64)
+    assert names["model"].score(names["X_test"], names["y_test"]) > 0.9
+    assert names["why"].shape == (569, 30)
+
+
+def test_every_estimator_is_in_the_table():
+    assert sorted(row[0] for row in column_of_names("| estimator |")) == sorted(skae.__all__)
+
+
+@pytest.mark.parametrize("row", column_of_names("| parameter |"), ids=lambda row: row[0])
+def test_the_table_of_defaults_shows_the_defaults(row):
+    name, default = row[:2]
+    both = skae.ReconstructionOutlierDetector, skae.Autoencoder
+    signature = next(s for cls in both if name in (s := inspect.signature(cls).parameters))
+    assert default == repr(signature[name].default)
