@@ -99,7 +99,7 @@ or Loss, default="squared_error"
 
     alpha : float, default=0.0
         Weight decay: ``alpha / 2 |W|^2`` is added to the mean loss per sample, biases excluded.
-        The lecture's lambda is ``2 alpha n_features`` for ``lambda (|W1|^2 + |W2|^2)`` beside a
+        The lecture's lambda is ``n_features alpha / 2`` for ``lambda (|W1|^2 + |W2|^2)`` beside a
         loss summed over features; scikit-learn's MLP divides its alpha by the batch size.
 
     dropout : float, default=0.0
