@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -75,6 +76,10 @@ class Loss:
         total.add_(elements if weight is None else elements * weight)
         torch.mul(self.gradient(x, raw), scale, out=raw)
 
+    def kernels(self, x: Tensor, raw: Tensor, scale: float, total: Tensor) -> list[Callable]:
+        """What `accumulate` without weights does, as calls bound to these tensors."""
+        return [partial(self.accumulate, x, raw, scale, None, total)]
+
 
 @dataclass(frozen=True)
 class SquaredError(Loss):
@@ -91,10 +96,13 @@ class SquaredError(Loss):
     def unit(self, s):
         return s * s
 
-    def accumulate(self, x, raw, scale, weight, total):  # the same in three kernels
-        diff = torch.sub(raw, x, out=raw)
-        total.addcmul_(diff, diff if weight is None else diff * weight)
-        diff.mul_(2 * scale)
+    def kernels(self, x, raw, scale, total):
+        factor = torch.tensor(2 * scale, dtype=raw.dtype, device=raw.device)  # quicker than a float
+        return [
+            partial(torch.sub, raw, x, out=raw),
+            partial(total.addcmul_, raw, raw),
+            partial(raw.mul_, factor),
+        ]
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ class Fused:
         raw = p.decoder.slots[-1].a
         scale = self._share(given.shape[-1], p) / n
         total = self._total(raw, x)
-        end: list[Op] = [partial(self.objective.loss.accumulate, x, raw, scale, None, total)]
+        end = self.objective.loss.kernels(x, raw, scale, total)
         if self.decays:
             back_encoder = [*back_encoder, partial(self._decay, rows, n)]
         return [*start, *encode, *p.decode, *end, *p.back_decoder, *back_encoder]
@@ -294,9 +294,11 @@ class Fused:
     def take_value(self) -> Tensor:
         """The weighted values added since the last call, per model."""
         share = self.objective.loss.share
-        parts = [total.flatten(-2).sum(-1).mul_(share(total.shape[-1])) for total in self.totals]
+        parts = [total.view(*self.buffer.lead, -1).sum(-1).mul_(share(total.shape[-1]))
+                 for total in self.totals]  # fmt: skip
+        for total in self.totals:
+            total.zero_()
         if self.decays or self.penalised or self.seam:
             parts.append(self.rest.clone())
-        for tensor in (*self.totals, self.rest):
-            tensor.zero_()
+            self.rest.zero_()
         return sum(parts[1:], parts[0])

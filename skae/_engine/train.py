@@ -231,7 +231,7 @@ def _descend(run: Run, solver: Adam | SGD) -> None:
             state = engine.add_gradient(x, rows, x.shape[-2], progress, state)
             solver.step(buffer.flat, buffer.grad, rate * schedule(progress))
         run.objective_state = state
-        if run.end_epoch((engine.take_value() / n).reshape(-1).tolist()):
+        if run.end_epoch([value / n for value in engine.take_value().view(-1).tolist()]):
             return
 
 
