@@ -218,6 +218,10 @@ LOSSES: dict[str, Loss] = {
 def resolve_loss(loss: str | Loss, output_activation: str = "auto") -> Loss:
     """The loss named `loss` behind `output_activation` ("auto": the loss's own link)."""
     name, found = (loss, LOSSES[loss]) if isinstance(loss, str) else (type(loss).__name__, loss)
+    if found.link not in INVERSE_LINKS:
+        raise ValueError(
+            f"The link of loss {name!r} must be one of {sorted(INVERSE_LINKS)}, got {found.link!r}."
+        )
     if output_activation in ("auto", found.link):
         return found
     if found.own_link_only:

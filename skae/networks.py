@@ -230,7 +230,7 @@ class Dense:
                 W = W * layer.gain
                 out[layer.weight] = W
             if i == 0 and self.center is not None:
-                b = b - (W.mT if layer.tied else W) @ self.center
+                b = b - (W.mT if layer.tied else W) @ self.center.to(W)
             out[layer.bias] = b
         return out
 
@@ -240,7 +240,7 @@ class Dense:
         for i, layer in enumerate(self.layers):
             W, b = exported[layer.weight], exported[layer.bias]
             if i == 0 and self.center is not None:
-                b = b + (W.mT if layer.tied else W) @ self.center
+                b = b + (W.mT if layer.tied else W) @ self.center.to(W)
             out[layer.bias] = b / layer.bias_gain
             if not layer.tied:
                 out[layer.weight] = W / layer.gain
@@ -276,6 +276,21 @@ class Wrapped:
 
     name: str
     working: nn.Module
+    in_training: frozenset[str] = frozenset()  # parts that the user left in training mode
+
+    @property
+    def noise(self) -> str | None:
+        """The kind of a layer that draws noise in training; None without."""
+        for name, part in self.working.named_modules():
+            draws = isinstance(part, _NOISY) and getattr(part, "p", 1) > 0
+            if draws and name in self.in_training:
+                return type(part).__name__
+        return None
+
+    def train(self, mode: bool) -> None:
+        """Put the module in training or inference mode; what the user put in the latter stays."""
+        for name, part in self.working.named_modules():
+            part.training = mode and name in self.in_training
 
     def in_features(self, default: int) -> int:
         """Not known of a module."""
@@ -334,7 +349,8 @@ class Wrapped:
 
 def wrap(name: str, module: nn.Module, dtype: torch.dtype, device) -> Wrapped:
     """A stack that trains a copy of `module` in this dtype and on this device."""
-    return Wrapped(name, copy.deepcopy(module).to(dtype=dtype, device=device))
+    in_training = frozenset(part for part, m in module.named_modules() if m.training)
+    return Wrapped(name, copy.deepcopy(module).to(dtype=dtype, device=device), in_training)
 
 
 Stack = Dense | Wrapped
@@ -382,14 +398,16 @@ class Network:
     @property
     def noise(self) -> str | None:
         """The kind of a user's layer that draws noise in training; None without."""
-        parts = (m for s in self.stacks if isinstance(s, Wrapped) for m in s.working.modules())
-        return next((type(m).__name__ for m in parts if isinstance(m, _NOISY)), None)
+        for stack in self.stacks:
+            if isinstance(stack, Wrapped) and (kind := stack.noise) is not None:
+                return kind
+        return None
 
     def train(self, mode: bool) -> None:
         """Put users' modules into training or inference mode."""
         for stack in self.stacks:
             if isinstance(stack, Wrapped):
-                stack.working.train(mode)
+                stack.train(mode)
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the parameters that weight decay covers."""
@@ -436,6 +454,8 @@ class DenseModule(nn.Sequential):
         The last layer writes to `out`, if given.
         """
         linears = [part for part in self if isinstance(part, nn.Linear)]
+        if out is not None and out.shape[-1] != linears[-1].out_features:
+            out = None  # what the layers give is not yet the result
         for part in self:
             if isinstance(part, nn.Linear):
                 b, W = part.bias.to(x.dtype), part.weight.to(x.dtype)

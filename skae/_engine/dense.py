@@ -19,6 +19,10 @@ from skae.networks import ACTIVATIONS, Dense, Layer
 
 Op = Callable[[], Any]
 
+# Cells up to which a product with ones is the quicker sum over rows. Beyond, a sum also stays in
+# full precision where products do not.
+_SUMMED_BY_PRODUCT = 2**16
+
 
 class Slot:
     """One layer's tensors for batches of n rows: views of the parameters, and work space."""
@@ -107,7 +111,10 @@ class DenseOps:
                                    alpha=gain, out=slot.dW))  # fmt: skip
             else:
                 ops.append(partial(self.mm, delta_t, seen, out=slot.dW))
-            ops.append(partial(self.mm, self.ones, delta, out=slot.db))
+            if delta.numel() < _SUMMED_BY_PRODUCT:
+                ops.append(partial(self.mm, self.ones, delta, out=slot.db))
+            else:
+                ops.append(partial(torch.sum, delta, -2, keepdim=True, out=slot.db))
             down = self.slots[i - 1].delta if i else below
             if down is not None:
                 ops.append(partial(self.mm, delta, slot.W, out=down))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -44,25 +45,29 @@ def make_plan(network: Network, objective: Objective) -> Plan:
     return Plan("fused", "all layers are dense")
 
 
-@contextmanager
-def computing(flops: float, precision: str | None) -> Iterator[None]:
-    """Set torch's threads and matrix-product precision for a run, and put them back.
+class Shared:
+    """A setting of the whole process for several runs at once: first in sets it, last out resets.
 
-    Both are global to the process; bfloat16 products keep float32 storage.
+    `enter` sets it and returns what `leave` needs to put it back.
     """
-    threads = torch.get_num_threads()
-    before = _get_products()
-    try:
-        if flops < _ONE_THREAD_FLOPS and threads > 1:
-            torch.set_num_threads(1)
-        if precision == "bfloat16":
-            _set_products("bf16" if _SCOPED else "medium")
-        yield
-    finally:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        if precision == "bfloat16":
-            _set_products(before)
+
+    def __init__(self, enter: Callable[[], Any], leave: Callable[[Any], None]):
+        self.enter, self.leave = enter, leave
+        self.lock, self.runs, self.before = threading.Lock(), 0, None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self.lock:
+            if self.runs == 0:
+                self.before = self.enter()
+            self.runs += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.runs -= 1
+                if self.runs == 0:
+                    self.leave(self.before)
 
 
 # Before torch 2.9 the precision of all float32 products is one switch.
@@ -79,3 +84,29 @@ def _set_products(precision: str) -> None:
         _PRODUCTS.fp32_precision = precision
     else:
         torch.set_float32_matmul_precision(precision)
+
+
+def _enter_bfloat16() -> str:
+    before = _get_products()
+    _set_products("bf16" if _SCOPED else "medium")
+    return before
+
+
+_bfloat16_products = Shared(_enter_bfloat16, _set_products)
+
+
+@contextmanager
+def computing(flops: float, precision: str | None) -> Iterator[None]:
+    """Set torch's threads and matrix-product precision for a run, and put them back.
+
+    Both are global to the process; bfloat16 products keep float32 storage.
+    """
+    threads = torch.get_num_threads()
+    try:
+        if flops < _ONE_THREAD_FLOPS and threads > 1:
+            torch.set_num_threads(1)
+        with _bfloat16_products() if precision == "bfloat16" else nullcontext():
+            yield
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)

@@ -112,5 +112,8 @@ def module_draws(streams: Streams) -> Iterator[None]:
     fork = [generator.device] if generator.device.type == "cuda" else []
     with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=fork):
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-        torch.manual_seed(seed)
+        used = torch.default_generator
+        if fork:
+            used = torch.cuda.default_generators[generator.device.index or 0]
+        used.manual_seed(seed)  # torch.manual_seed would seed every device's
         yield

@@ -93,10 +93,11 @@ def minimise_full_batch(
     max_iter: int,
     each_iteration: Callable[[float], bool],
     unit: float,
-) -> tuple[str, bool]:
+) -> tuple[int, str]:
     """Minimise over `flat` in place with SciPy's "lbfgs" or "cg".
 
-    Returns SciPy's message, and whether it ran out of iterations.
+    Returns SciPy's status (0: a minimum, 1: out of iterations, 99: stopped from outside, else
+    no further descent) and its message.
 
     `value_and_gradient` evaluates at the present `flat`. `each_iteration` is told the value after
     every iteration and stops by returning True. Values are divided by `unit` for SciPy, whose
@@ -135,4 +136,4 @@ def minimise_full_batch(
         flat.copy_(iterate)  # not a point that the line search was trying
         raise
     flat.copy_(torch.from_numpy(np.asarray(found.x)).view(shape))
-    return str(found.message), found.status == 1
+    return int(found.status), str(found.message)

@@ -45,13 +45,15 @@ def moments(source: Source, weight: Tensor | None = None, bounds: bool = True) -
             continue
         m = x.mean(0) if w is None else (x * w).sum(0) / n
         e = x - m
+        rest = (e.sum(0) if w is None else (e * w).sum(0)).double() / n  # m is rounded
         e = e.square_() if w is None else e.square_().mul_(w)
-        shift = m.double() - mean
-        squares = squares + e.sum(0).double() + shift**2 * (total * n / (total + n))
+        shift = m.double() + rest - mean
+        squares = squares + e.sum(0).double() - n * rest**2 + shift**2 * (total * n / (total + n))
         mean = mean + shift * (n / (total + n))
         total += n
     variance = float((squares / total).mean())
-    return Moments(mean, low, high, math.sqrt(variance) if variance > 0 else 1.0)
+    rounding = float((8 * torch.finfo(source.dtype).eps * mean).square().mean())
+    return Moments(mean, low, high, math.sqrt(variance) if variance > rounding else 1.0)
 
 
 def place(network: Network, loss: Loss, m: Moments, dtype: torch.dtype, device) -> Network:

@@ -24,6 +24,7 @@ from skae.networks import Network, Parameters
 from skae.objective import NO_ROWS, Objective, Rows
 
 FULL_BATCH = ("lbfgs", "cg")
+_CELLS = 2**22  # of the widest layer, held at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,8 @@ class Run:
             name: v.to(source.device).expand((*lead, *v.shape)).clone() for name, v in state.items()
         }
         self.epoch = 0
+        widest = max([source.d, *(shape[-1] for shape in network.bias_shapes().values() if shape)])
+        self.chunk = max(1, _CELLS // widest)  # rows of a pass over everything, at a time
         self.best_buffers: dict[str, Tensor] = {}  # of a single model, under validation
 
     def end_epoch(self, loss: list[float]) -> bool:
@@ -123,7 +126,7 @@ class Run:
         total = torch.zeros(self.models, dtype=torch.float64, device=source.device)
         self.network.train(False)
         with torch.no_grad():
-            for part, x in source.chunks():
+            for part, x in source.chunks(self.chunk):
                 here = rows.take(torch.arange(part.start, part.stop, device=source.device))
                 h = self.network.encoder.forward(self.buffer.parameters, x)
                 raw = self.network.decoder.forward(self.buffer.parameters, self.objective.encode(h))
@@ -225,11 +228,12 @@ def _descend(run: Run, solver: Adam | SGD) -> None:
     first, horizon = run.epoch, t.horizon or run.epoch + t.max_iter
     state = run.objective_state
     n = run.source.n
+    flat, grad, is_constant = buffer.flat, buffer.grad, t.learning_rate == "constant"
     for epoch in range(first, first + t.max_iter):
         for i, (x, rows) in enumerate(batches.epoch(shuffle)):
             progress = min(1.0, (epoch + i / batches.count) / horizon)
             state = engine.add_gradient(x, rows, x.shape[-2], progress, state)
-            solver.step(buffer.flat, buffer.grad, rate * schedule(progress))
+            solver.step(flat, grad, rate if is_constant else rate * schedule(progress))
         run.objective_state = state
         if run.end_epoch([value / n for value in engine.take_value().view(-1).tolist()]):
             return
@@ -241,9 +245,8 @@ def _minimise(run: Run) -> None:
     total = torch.zeros_like(buffer.grad)
     t, trial = run.training, {"state": run.objective_state}
     horizon = t.horizon or run.epoch + t.max_iter
-    chunk = n if run.objective.mixes_rows else None
-    rows_per_chunk = max(1, min(n, 2**22 // max(1, run.source.d)))
-    batches = Batches(run.source, run.rows, chunk or rows_per_chunk, shuffle=False)
+    at_once = n if run.objective.mixes_rows else run.chunk
+    batches = Batches(run.source, run.rows, at_once, shuffle=False)
 
     def value_and_gradient() -> tuple[float, Tensor]:
         total.zero_()
@@ -258,14 +261,15 @@ def _minimise(run: Run) -> None:
         return run.end_epoch([loss])
 
     first = run.epoch
-    message, ran_out = minimise_full_batch(
+    status, _ = minimise_full_batch(
         t.solver, buffer.flat, value_and_gradient, t.max_iter, each_iteration, t.unit
     )
     if run.epoch == first:
         value, _ = value_and_gradient()
         each_iteration(value)
-    if not ran_out:
-        run.monitor.stop_all(f"converged ({message})", buffer.flat)
+    if status != 1:
+        reason = "converged" if status in (0, 99) else "no_progress"
+        run.monitor.stop_all(reason, buffer.flat)
 
 
 def _restore(run: Run, state: Mapping[str, Any]) -> None:

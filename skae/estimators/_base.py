@@ -34,7 +34,7 @@ from skae.estimators._estimator import estimator
 from skae.estimators._fitted import FittedAutoencoder
 from skae.estimators._input import Data, namespace_name, read_data, read_weight
 from skae.estimators._progress import Progress
-from skae.losses import INVERSE_LINKS, LOSSES, Loss
+from skae.losses import INVERSE_LINKS, LOSSES, Loss, Poisson
 from skae.networks import ACTIVATIONS, Network
 from skae.objective import NO_ROWS, Objective, Rows
 
@@ -99,15 +99,18 @@ or Loss, default="squared_error"
 
     alpha : float, default=0.0
         Weight decay: ``alpha / 2 |W|^2`` is added to the mean loss per sample, biases excluded.
-        The lecture's lambda is ``n_features alpha / 2`` for ``lambda (|W1|^2 + |W2|^2)`` beside a
-        loss summed over features; scikit-learn's MLP divides its alpha by the batch size.
+        The lecture's lambda is ``n d alpha / 2`` beside a loss summed over n rows and d features,
+        as in ``lambda (|W1|^2 + |W2|^2)``. scikit-learn's MLP, whose gradient sums over outputs,
+        has the same minimum at its ``alpha = batch_size d alpha / 2``.
 
     dropout : float, default=0.0
         Probability in [0, 1) of dropping a hidden or code unit in training, for every row on its
         own; kept units count 1 / (1 - dropout). (The lecture's p is the probability of keeping.)
+        With an encoder or decoder of one's own it covers what is built in, and the code.
 
     input_dropout : float, default=0.0
-        The same for the inputs.
+        The same for the inputs. A dropped input counts as its feature's training mean (as 0
+        under sgd or with an encoder of one's own), and kept ones are scaled about it.
 
     encoder : torch.nn.Module, default=None
         An encoder of one's own, from (n, n_features) to (n, width of the code). It is copied,
@@ -351,7 +354,7 @@ or Loss, default="squared_error"
             streams=streams,
             initial=start.initial,
             validation=validation,
-            state=start.state,
+            state=start.state_for(objective, m),
             on_epoch=progress.on_epoch,
         )
         self._check_end(result, epochs, partial)
@@ -359,7 +362,9 @@ or Loss, default="squared_error"
         self._namespace = namespace_name(X)
         self.__dict__.pop("_training", None)
         if keep:
-            self._training = start._replace(state=result.state, initial=result.parameters)
+            self._training = start._replace(
+                state=result.state, initial=result.parameters, seen=(objective, m)
+            )
         progress.finish()
         return self
 
@@ -380,7 +385,7 @@ or Loss, default="squared_error"
         if given is not None:
             initial |= copied_weights(network, given)
         settings = {name: getattr(self, name) for name in SETTINGS}
-        return Start(network, k, m.scale, initial, seed, settings, None)
+        return Start(network, k, m.scale, initial, seed, settings)
 
     def _seed(self) -> int:
         if self.random_state is None:
@@ -456,7 +461,7 @@ or Loss, default="squared_error"
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.input_tags.positive_only = self.loss == "poisson"
+        tags.input_tags.positive_only = self.loss == "poisson" or isinstance(self.loss, Poisson)
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.array_api_support = True
         return tags

@@ -33,7 +33,18 @@ class Start(NamedTuple):
     initial: dict[str, Tensor]
     seed: int
     settings: dict[str, Any]
-    state: Mapping[str, Any] | None
+    state: Mapping[str, Any] | None = None
+    seen: tuple[Objective, Moments] | None = None  # what the losses in `state` are of
+
+    def state_for(self, objective: Objective, m: Moments) -> Mapping[str, Any] | None:
+        """The state to go on from; losses of other data or another objective are no measure."""
+        if self.state is None or self.seen is None:
+            return None
+        was, before = self.seen
+        if was == objective and before.scale == m.scale and torch.equal(before.mean, m.mean):
+            return self.state
+        fresh = {"best": [math.inf], "waited": [0], "best_flat": [None]}
+        return {**self.state, "monitor": self.state["monitor"] | fresh, "best_buffers": {}}
 
     def continues(self, estimator: Any, source: Source) -> bool:
         """Whether training can go on, optimiser and all, with the estimator's parameters.
@@ -54,7 +65,7 @@ class Start(NamedTuple):
 # What a network and its optimiser are built from.
 SETTINGS = (
     "n_components", "hidden_layer_sizes", "activation", "code_activation", "output_activation",
-    "tied_weights", "encoder", "decoder", "solver",
+    "tied_weights", "encoder", "decoder", "solver", "loss",
 )  # fmt: skip
 
 
@@ -177,6 +188,11 @@ def copied_weights(network: Network, given: Any) -> dict[str, Tensor]:
 
 def _check_shapes(stack: Dense, module: nn.Module) -> None:
     linears = [part for part in module.modules() if isinstance(part, nn.Linear)]
+    if not linears:
+        raise ValueError(
+            f"initialize_from (or warm_start) has no dense layers in its {stack.name}, this "
+            "estimator has. Give both the same kind of network."
+        )
     theirs = [linears[0].in_features, *(linear.out_features for linear in linears)]
     if len(theirs) != len(stack.widths):
         raise ValueError(
@@ -209,6 +225,6 @@ def fitted_attributes(
         "loss_curve_": loss_curve,
         "validation_loss_curve_": validation or None,
         "loss_": loss_curve[-1] if loss_curve else math.nan,
-        "best_loss_": min(validation or loss_curve, default=math.nan),
+        "best_loss_": monitor.best[0] if math.isfinite(monitor.best[0]) else math.nan,
         "stop_reason_": monitor.reasons[0] or "running",
     }

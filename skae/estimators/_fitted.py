@@ -171,12 +171,12 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     @property
     def coefs_(self) -> list[np.ndarray]:
         """Weights of all layers, encoder then decoder, each of shape (n_in, n_out)."""
-        return [linear.weight.detach().t().cpu().numpy() for linear in self._linears()]
+        return [linear.weight.detach().t().cpu().numpy().copy() for linear in self._linears()]
 
     @property
     def intercepts_(self) -> list[np.ndarray]:
         """Biases of all layers, encoder then decoder, each of shape (n_out,)."""
-        return [linear.bias.detach().cpu().numpy() for linear in self._linears()]
+        return [linear.bias.detach().cpu().numpy().copy() for linear in self._linears()]
 
     @property
     def components_(self) -> np.ndarray:
@@ -223,13 +223,14 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             out = torch.empty(shape, dtype=source.dtype, device=source.device)
             for part, x in source.chunks(max(_FEW_ROWS, _CELLS // self._widest)):
                 result = function(x, out[part])
-                if result.data_ptr() != out[part].data_ptr():
+                if result.data_ptr() != out[part].data_ptr() or result.shape != out[part].shape:
                     out[part] = result
         return out
 
     @property
     def _widest(self) -> int:
-        sizes = [p.shape[0] for m in (self.encoder_, self.decoder_) for p in m.parameters()]
+        parameters = [*self.encoder_.parameters(), *self.decoder_.parameters()]
+        sizes = [p.shape[0] for p in parameters if p.ndim]
         return max([self.n_features_in_, *sizes])
 
     def _encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:

@@ -36,14 +36,9 @@ class Data(NamedTuple):
         return xp.asarray(result.cpu().numpy(), device=self.X.device)
 
 
-def read_data(
-    estimator: Any, X: Any, *, reset: bool, precision: str | None, device: Any, allow_nan=False
-) -> Data:
+def read_data(estimator: Any, X: Any, *, reset: bool, precision: str | None, device: Any) -> Data:
     """Validate X of shape (n_samples, n_features) against the estimator and make it a source."""
-    options: dict[str, Any] = {"ensure_all_finite": "allow-nan" if allow_nan else True}
-    X = validate_data(
-        estimator, X, reset=reset, accept_sparse="csr", dtype=_wanted_dtype(X), **options
-    )
+    X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype=_wanted_dtype(X))
     return _as_data(X, precision, device)
 
 

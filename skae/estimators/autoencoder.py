@@ -55,7 +55,8 @@ class Autoencoder(BaseAutoencoder):
         Number of epochs.
 
     stop_reason_ : str
-        "converged", "max_iter", "callback" or "interrupted".
+        "converged", "max_iter", "callback", "interrupted", or "no_progress": lbfgs or cg found no
+        further descent, as they do at the floating-point precision of the loss.
 
     engine_ : Plan
         Which path trained the network ("fused" or "autograd"), and why.

@@ -114,7 +114,7 @@ class ReconstructionOutlierDetector(OutlierMixin, CallbackSupportMixin, BaseEsti
                 name
                 for name in sorted(fitted.get_params())
                 # A fitted estimator to start from is the user's, and has drawn already.
-                if name.endswith("random_state") and "initialize_from__" not in name
+                if name.split("__")[-1] == "random_state" and "initialize_from__" not in name
             ]
             seeds = {name: int(random_state.randint(2**31 - 1)) for name in names}
             fitted.set_params(**seeds)
