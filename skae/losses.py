@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skae.networks import ACTIVATIONS
+from skae.activations import ACTIVATIONS
 
 # Means are kept this far inside an open range before they are sent through its link.
 _MARGIN = 1e-3

@@ -1,4 +1,4 @@
-"""Networks as data: dense stacks with their activations, and wrapped user modules.
+"""Networks as data: stacks of dense layers, and encoder with decoder.
 
 A stack knows the names and shapes of its parameters and is a pure function of them. Parameters
 are a dictionary of tensors whose leading axes, if any, are models trained together.
@@ -6,119 +6,16 @@ are a dictionary of tensors whose leading axes, if any, are models trained toget
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
-aten = torch.ops.aten
-Parameters = Mapping[str, Tensor]
-INF = float("inf")
-
-
-class Activation(NamedTuple):
-    """An elementwise function, its in-place form and its derivative, as torch's own kernels."""
-
-    function: Callable[[Tensor], Tensor]
-    into: Callable[..., Any]  # into(a, out=h)
-    backward_: Callable[[Tensor, Tensor, Tensor], Tensor]  # (delta, h, a) -> delta * f'(a)
-    range: tuple[float, float] = (-INF, INF)
-    needs_input: bool = False  # the derivative is a function of a, not of h = f(a)
-    module: Callable[[], nn.Module] | None = None
-
-    def derivative(self, h: Tensor, a: Tensor) -> Tensor:
-        """f'(a), of the shape of `h` = f(a)."""
-        return self.backward_(torch.ones_like(h), h, a)
-
-
-class Exp(nn.Module):
-    """exp, elementwise."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.exp(x)
-
-
-def _identity_into(a: Tensor, *, out: Tensor) -> Tensor:
-    return a if out is a else out.copy_(a)
-
-
-# name -> activation. Derivatives take torch's backward kernels: one pass, in place.
-ACTIVATIONS: dict[str, Activation] = {
-    "identity": Activation(
-        lambda a: a, _identity_into, lambda delta, h, a: delta, module=nn.Identity
-    ),
-    "logistic": Activation(
-        torch.sigmoid,
-        torch.sigmoid,
-        lambda delta, h, a: aten.sigmoid_backward.grad_input(delta, h, grad_input=delta),
-        (0.0, 1.0),
-        module=nn.Sigmoid,
-    ),
-    "tanh": Activation(
-        torch.tanh,
-        torch.tanh,
-        lambda delta, h, a: aten.tanh_backward.grad_input(delta, h, grad_input=delta),
-        (-1.0, 1.0),
-        module=nn.Tanh,
-    ),
-    "relu": Activation(
-        torch.relu,
-        lambda a, *, out: torch.relu_(a) if out is a else aten.relu.out(a, out=out),
-        lambda delta, h, a: aten.threshold_backward.grad_input(delta, h, 0.0, grad_input=delta),
-        (0.0, INF),
-        module=nn.ReLU,
-    ),
-    "softplus": Activation(
-        nn.functional.softplus,
-        lambda a, *, out: aten.softplus.out(a, out=out),
-        lambda delta, h, a: aten.softplus_backward.grad_input(delta, a, 1, 20, grad_input=delta),
-        (0.0, INF),
-        needs_input=True,
-        module=nn.Softplus,
-    ),
-    "elu": Activation(
-        nn.functional.elu,
-        lambda a, *, out: aten.elu.out(a, out=out),
-        lambda delta, h, a: aten.elu_backward.grad_input(delta, 1, 1, 1, True, h, grad_input=delta),
-        (-1.0, INF),
-        module=nn.ELU,
-    ),
-    "silu": Activation(
-        nn.functional.silu,
-        lambda a, *, out: aten.silu.out(a, out=out),
-        lambda delta, h, a: aten.silu_backward.grad_input(delta, a, grad_input=delta),
-        (-0.2785, INF),
-        needs_input=True,
-        module=nn.SiLU,
-    ),
-    "gelu": Activation(
-        nn.functional.gelu,
-        lambda a, *, out: aten.gelu.out(a, out=out),
-        lambda delta, h, a: aten.gelu_backward.grad_input(delta, a, grad_input=delta),
-        (-0.17, INF),
-        needs_input=True,
-        module=nn.GELU,
-    ),
-    "exp": Activation(
-        torch.exp,
-        torch.exp,
-        lambda delta, h, a: delta.mul_(h),
-        (0.0, INF),
-        module=Exp,
-    ),
-}
-
-
-class Linear(nn.Linear):
-    """torch's linear layer without random weights, which it is about to be given."""
-
-    def reset_parameters(self) -> None:
-        """Draw nothing."""
+from skae.activations import ACTIVATIONS
+from skae.modules import DenseModule, Linear, Parameters, Wrapped
 
 
 class Layer(NamedTuple):
@@ -213,12 +110,17 @@ class Dense:
 
     def forward(self, parameters: Parameters, x: Tensor, drop=None) -> Tensor:
         """Output of shape (..., n, widths[-1]); `drop`, if any, masks the layers before it."""
-        h = x if self.center is None else x - self.center
+        return self.both_sides(parameters, x, drop)[1]
+
+    def both_sides(self, parameters: Parameters, x: Tensor, drop=None) -> tuple[Tensor, Tensor]:
+        """The last layer before and after its activation."""
+        a = h = x if self.center is None else x - self.center
         for i, layer in enumerate(self.layers):
             if drop is not None and i > 0:
                 h = drop(h)
-            h = ACTIVATIONS[layer.activation].function(matmul_layer(layer, parameters, h))
-        return h
+            a = matmul_layer(layer, parameters, h)
+            h = ACTIVATIONS[layer.activation].function(a)
+        return a, h
 
     def exported(self, parameters: Parameters) -> dict[str, Tensor]:
         """The parameters of the same function without center and gains."""
@@ -268,89 +170,6 @@ class Dense:
             if not layer.tied:
                 out[layer.weight] = linear.weight.detach()
         return out
-
-
-@dataclass(frozen=True)
-class Wrapped:
-    """A torch module as a stack. `working` is a private copy (`wrap` makes it)."""
-
-    name: str
-    working: nn.Module
-    in_training: frozenset[str] = frozenset()  # parts that the user left in training mode
-
-    @property
-    def noise(self) -> str | None:
-        """The kind of a layer that draws noise in training; None without."""
-        for name, part in self.working.named_modules():
-            draws = isinstance(part, _NOISY) and getattr(part, "p", 1) > 0
-            if draws and name in self.in_training:
-                return type(part).__name__
-        return None
-
-    def train(self, mode: bool) -> None:
-        """Put the module in training or inference mode; what the user put in the latter stays."""
-        for name, part in self.working.named_modules():
-            part.training = mode and name in self.in_training
-
-    def in_features(self, default: int) -> int:
-        """Not known of a module."""
-        return default
-
-    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {k: tuple(p.shape) for k, p in self._named() if p.ndim > 1}
-
-    def bias_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {k: tuple(p.shape) for k, p in self._named() if p.ndim <= 1}
-
-    def _named(self) -> list[tuple[str, Tensor]]:
-        """What is trained: frozen parameters stay in the module as they are."""
-        named = self.working.named_parameters()
-        return [(f"{self.name}.{k}", p) for k, p in named if p.requires_grad]
-
-    def initial(self, draws) -> Iterator[tuple[str, Tensor]]:
-        """The module's own weights."""
-        yield from ((k, p.detach()) for k, p in self._named())
-
-    def forward(self, parameters: Parameters, x: Tensor, drop=None) -> Tensor:
-        """Output of shape (..., n, k); leading axes of the parameters are mapped over."""
-        named = self._named()
-        own = {k.removeprefix(self.name + "."): parameters[k] for k, _ in named}
-        if not own:
-            return self.working(x)
-        lead = parameters[named[0][0]].shape[: -named[0][1].ndim or None]
-
-        def call(p, rows):
-            return functional_call(self.working, p, (rows,))
-
-        for _ in lead:
-            call = vmap(call, randomness="different")
-        return call(own, x.expand(*lead, *x.shape[-2:]) if lead else x)
-
-    def exported(self, parameters: Parameters) -> dict[str, Tensor]:
-        return {k: parameters[k] for k, _ in self._named()}
-
-    imported = exported
-
-    def module(self, exported: Parameters) -> nn.Module:
-        """A copy of the module that holds these parameters, ready for inference."""
-        copied = copy.deepcopy(self.working)
-        with torch.no_grad():
-            for k, p in copied.named_parameters():
-                if p.requires_grad:
-                    p.copy_(exported[f"{self.name}.{k}"])
-        return copied.eval()
-
-    def read(self, module: nn.Module) -> dict[str, Tensor]:
-        """The parameters of a module made by `module`, whose buffers are taken over too."""
-        self.working.load_state_dict(module.state_dict())
-        named = module.named_parameters()
-        return {f"{self.name}.{k}": p.detach() for k, p in named if p.requires_grad}
-
-
-def wrap(name: str, module: nn.Module, dtype: torch.dtype, device) -> Wrapped:
-    """A stack that trains a copy of `module` in this dtype and on this device."""
-    in_training = frozenset(part for part, m in module.named_modules() if m.training)
-    return Wrapped(name, copy.deepcopy(module).to(dtype=dtype, device=device), in_training)
 
 
 Stack = Dense | Wrapped
@@ -440,42 +259,3 @@ class Network:
     def read(self, encoder: nn.Module, decoder: nn.Module) -> dict[str, Tensor]:
         """The exported parameters of the modules made by `modules`."""
         return self.encoder.read(encoder) | self.decoder.read(decoder)
-
-
-_NOISY = (nn.modules.dropout._DropoutNd, nn.RReLU)
-
-
-class DenseModule(nn.Sequential):
-    """Linear layers and activations: an ordinary torch module with a quicker inference."""
-
-    def infer(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """The output without a graph, in x's dtype: activations work in place.
-
-        The last layer writes to `out`, if given.
-        """
-        linears = [part for part in self if isinstance(part, nn.Linear)]
-        if out is not None and out.shape[-1] != linears[-1].out_features:
-            out = None  # what the layers give is not yet the result
-        for part in self:
-            if isinstance(part, nn.Linear):
-                b, W = part.bias.to(x.dtype), part.weight.to(x.dtype)
-                x = torch.addmm(b, x, W.t(), out=out if part is linears[-1] else None)
-            else:
-                _OF_MODULE[type(part)].into(x, out=x)
-        return x
-
-
-_OF_MODULE = {activation.module: activation for activation in ACTIVATIONS.values()}
-
-
-def infer(module: nn.Module, x: Tensor, out: Tensor | None = None) -> Tensor:
-    """The module's output for inference, in x's dtype whatever the module's.
-
-    A dense module writes it to `out`, if given; others return a tensor of their own.
-    """
-    if isinstance(module, DenseModule):
-        return module.infer(x, out)
-    parameter = next(module.parameters(), x)
-    if parameter.dtype != x.dtype:
-        module = copy.deepcopy(module).to(x.dtype)
-    return module(x)

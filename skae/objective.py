@@ -8,7 +8,7 @@ engine weights, averages and sums.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -63,6 +63,9 @@ class Forward(NamedTuple):
     changed: Tensor | None = None  # (..., n, d)  where corruption changed x, if it says
     progress: float = 0.0  # fraction of the schedule's horizon that has passed, in [0, 1]
     state: Mapping[str, Tensor] = {}  # what `update` returned last
+    a: Tensor | None = None  # (..., n, code_width(k))  h before its activation, if `needs_input`
+    rng: Any = None  # draws for `penalty`
+    encoder: Callable[[Tensor], Tensor] | None = None  # x -> h without dropout, if `needs_graph`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +115,8 @@ class Objective:
     def penalty(self, out: Forward, net: Mapping[str, Tensor]) -> Tensor | None:
         """Added to the loss: (..., n) per sample, or (..., 1) for the batch; None for nothing.
 
-        `net` holds the weights by name, in the units of X.
+        `net` holds the weights by name, in the units of X. It may draw from ``out.rng``, but has
+        then no closed-form gradient.
         """
         return None
 
@@ -128,15 +132,25 @@ class Objective:
 
     def __call__(self, out: Forward, net: Mapping[str, Tensor] | None = None) -> Tensor:
         """Loss plus penalty of every sample, of shape (..., n)."""
-        value = self.data_loss(out.x, out.raw, out.rows.observed)
+        value = self.data_loss(out.x, out.raw, self.cell_weight(out))
         penalty = self.penalty(out, net or {})
         return value if penalty is None else value + penalty
 
-    def data_loss(self, x: Tensor, raw: Tensor, observed: Tensor | None = None) -> Tensor:
-        """Reconstruction loss of every sample, without penalty, of shape (..., n)."""
+    def cell_weight(self, out: Forward) -> Tensor | None:
+        """What each cell counts in training, broadcast to (..., n, d); None where all count 1.
+
+        Never differentiated.
+        """
+        return observed_weight(out.rows.observed)
+
+    def data_loss(self, x: Tensor, raw: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Reconstruction loss of every sample, without penalty, of shape (..., n).
+
+        `weight` is what each cell counts, as `cell_weight` and `observed_weight` give it.
+        """
         elements = self.loss.elements(x, raw)
-        if observed is not None:
-            elements = elements * observed_weight(observed)
+        if weight is not None:
+            elements = elements * weight
         return elements.sum(-1) * self.loss.share(x.shape[-1])
 
     # What the network has to provide for this objective, and what the engine keeps for it.
@@ -161,6 +175,10 @@ class Objective:
         """The state after a batch, without gradients."""
         return dict(state)
 
+    def learned(self, state: Mapping[str, Tensor]) -> Objective:
+        """The objective for inference, with what its state has learned in its fields."""
+        return self
+
     @property
     def noise(self) -> str | None:
         """The parameter that makes a training step random, for messages; None if none does."""
@@ -180,6 +198,9 @@ class Objective:
     #: which only autograd can.
     needs_graph = False
 
+    #: Whether `penalty` reads ``out.a``, the code layer before its activation.
+    needs_input = False
+
     #: Whether `dropout` covers the code (it does not where the code is a Gaussian's parameters).
     drops_code = True
 
@@ -194,8 +215,10 @@ def is_positive(value: float | Tensor) -> bool:
     return bool((value > 0).any()) if isinstance(value, Tensor) else value > 0
 
 
-def observed_weight(observed: Tensor) -> Tensor:
-    """What each cell counts when only some are observed, d / count: the row's mean stays a mean."""
+def observed_weight(observed: Tensor | None) -> Tensor | None:
+    """What each cell counts when only some are observed, d / count: a row's mean stays a mean."""
+    if observed is None:
+        return None
     count = observed.sum(-1, keepdim=True).clamp(min=1)
     return observed * (observed.shape[-1] / count)
 

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -204,6 +205,7 @@ class _Trial:
             return self.objective.latent(h, self.draws("latent", seed))
 
     def value(self, out: Forward, net: Mapping[str, Tensor]) -> Tensor:
+        out = out._replace(rng=self.draws("penalty"))  # the same draws at every call
         with self.calling("__call__", out, net):
             return self.objective(out, net)
 
@@ -216,11 +218,13 @@ class _Trial:
         with torch.set_grad_enabled(graph):
             x_in, changed = self.corrupt(x)
             x_in = x_in.detach().requires_grad_(graph)
-            h = network.encoder.forward(parameters, x_in)
+            a, h = network.encoder.both_sides(parameters, x_in)  # type: ignore[union-attr]
             z = self.latent(h)
             raw = network.decoder.forward(parameters, z)
         rows = self.rows(target=None, observed=None)
-        out = Forward(x, x_in, h, z, raw, rows, changed, 0.5, self.state())
+        encoder = partial(network.encoder.forward, parameters)
+        out = Forward(x, x_in, h, z, raw, rows, changed, 0.5, self.state(), a,
+                      self.draws("penalty"), encoder)  # fmt: skip
         biases = network.bias_shapes()
         return out, {name: v for name, v in parameters.items() if name not in biases}
 
@@ -308,6 +312,9 @@ def _check_rows(trial: _Trial) -> None:
     network = trial.network()
     out, net = trial.forward(network, trial.parameters(network), trial.data())
     value = trial.value(out, net)
+    drawn = trial.objective(out._replace(rng=trial.draws("penalty", trial.seed + 1)), net)
+    if not torch.equal(drawn, value):
+        return  # rows have other draws in another place
     for index in (trial.normal(trial.n).argsort(), torch.arange(trial.n // 2)):
         parts = [trial.value(_take(out, index, inner), net) for inner in (False, True)]
         if not any(torch.allclose(part, value[index], rtol=1e-10, atol=1e-13) for part in parts):

@@ -14,8 +14,9 @@ FILES = {
     ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in ROOT.rglob("*.py")
 }
-DEFINITIONS = {"skae.objective", "skae.losses", "skae.networks", "skae.penalties",
-               "skae.corruption", "skae.latents"}  # fmt: skip
+DEFINITIONS = {f"skae.{name}" for name in (
+    "activations", "corruption", "latents", "losses", "modules", "networks", "objective",
+    "penalties")}  # fmt: skip
 # Below the estimators there is only torch, but where data enter and SciPy optimises.
 NUMERIC = {
     "skae._engine.batches": {"numpy", "scipy"},
@@ -78,9 +79,11 @@ def test_below_the_estimators_there_is_only_torch(module):
     assert others <= NUMERIC.get(module, set()), f"{module} imports {sorted(others)}"
 
 
-def test_losses_see_networks_and_networks_nothing():
-    assert OWN["skae.losses"] == ["skae.networks"]
-    assert OWN["skae.networks"] == []
+def test_definitions_see_only_what_they_are_made_of():
+    assert OWN["skae.activations"] == []
+    assert OWN["skae.modules"] == ["skae.activations"]
+    assert OWN["skae.losses"] == ["skae.activations"]
+    assert OWN["skae.networks"] == ["skae.activations", "skae.modules"]
     assert OWN["skae.objective"] == ["skae.losses"]
 
 

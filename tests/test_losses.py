@@ -10,8 +10,8 @@ from scipy.special import expit, xlogy
 from toys import DOUBLE, LINKED, assert_close, inside, normal
 
 import skae.losses
+from skae.activations import ACTIVATIONS
 from skae.losses import INVERSE_LINKS, LOSSES, Huber, Linked, Loss, resolve_loss
-from skae.networks import ACTIVATIONS
 
 LEADS = [(), (3,), (2, 3)]
 ALL = LOSSES | LINKED | {"huber 0.3": Huber(delta=0.3), "huber 2.5": Huber(delta=2.5)}

@@ -301,6 +301,30 @@ class ContractiveClosed(Contractive):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Emphasis(Masked):
+    """Masked, by the weights of the cells, so that the fused path needs no seam."""
+
+    def cell_weight(self, out):
+        weight, observed = 1 + self.emphasis * out.changed, super().cell_weight(out)
+        return weight if observed is None else weight * observed
+
+    __call__ = Objective.__call__
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steep(Objective):
+    """A penalty of the code layer's input, by autograd at the seam, with draws of its own."""
+
+    beta: float = 0.3
+
+    def penalty(self, out, net):
+        return (self.beta * (out.a + 0.1 * out.rng.normal(out.a)) ** 2).sum(-1)
+
+    noise = "beta"
+    needs_input = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class SmoothWeights(Objective):
     """A penalty of the weights alone."""
 
@@ -368,7 +392,7 @@ class Whole(Objective):
     beta: float = 0.4
 
     def __call__(self, out, net=None):
-        error = self.data_loss(out.x, out.raw, out.rows.observed)
+        error = self.data_loss(out.x, out.raw, self.cell_weight(out))
         return torch.log1p(error) + (out.progress * self.beta * out.z**4).sum(-1)
 
 
@@ -388,10 +412,10 @@ class FeatureWeighted(Objective):
 
     slope: float = 0.5
 
-    def data_loss(self, x, raw, observed=None):
-        weight = 1 + self.slope * torch.arange(x.shape[-1], dtype=x.dtype)
-        elements = weight * self.loss.elements(x, raw)
-        return (elements if observed is None else elements * observed).mean(-1)
+    def data_loss(self, x, raw, weight=None):
+        slope = 1 + self.slope * torch.arange(x.shape[-1], dtype=x.dtype)
+        elements = slope * self.loss.elements(x, raw)
+        return (elements if weight is None else elements * weight).mean(-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -456,10 +480,25 @@ class DeepJacobian(Objective):
     needs_graph = True
 
 
+@dataclass(frozen=True, kw_only=True)
+class Probed(Objective):
+    """How far the code moves when x does, by calling the encoder again."""
+
+    strength: float = 0.3
+
+    def penalty(self, out, net):
+        moved = out.encoder(out.x_in + 0.1 * out.rng.normal(out.x_in))
+        return (self.strength * (moved - out.h) ** 2).sum(-1)
+
+    noise = "strength"
+    needs_graph = True
+
+
 _CLASSES = (
     Gaussian, Masked, Bent, BentClosed, Sampled, Importance, Activity, ActivityClosed, Sparse,
     SparseClosed, Contractive, ContractiveClosed, SmoothWeights, LearnedVariance,
     LearnedOriginClosed, Running, Whole, CodeOnly, FeatureWeighted, Labelled, DeepJacobian,
+    Emphasis, Steep, Probed,
 )  # fmt: skip
 OBJECTIVES: dict[str, Objective] = {cls.__name__: cls(loss=SquaredError()) for cls in _CLASSES}
 OBJECTIVES["TwoOutputs"] = TwoOutputs()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ def weighted_sum(
     if overrides(objective, "__call__"):
         value, penalty = objective(out, net), None
     else:
-        value = objective.data_loss(out.x, out.raw, out.rows.observed)
+        value = objective.data_loss(out.x, out.raw, objective.cell_weight(out))
         penalty = objective.penalty(out, net)
     batch = value.new_zeros(())
     if penalty is not None and objective.penalises_batch:
@@ -63,7 +64,7 @@ class Autograd:
             streams,
         )
         dtype = buffer.flat.dtype
-        purposes = ("corruption", "dropout", "latent", "input_dropout")
+        purposes = ("corruption", "dropout", "latent", "input_dropout", "penalty")
         self.draws = {purpose: streams.draws(purpose, dtype) for purpose in purposes}
         self.leaves = {
             name: view.detach().requires_grad_() for name, view in buffer.parameters.items()
@@ -96,7 +97,8 @@ class Autograd:
             decay = add_decay(self.buffer, self.gains, self.objective.alpha, rows_here / n)
             value = value + decay * rows_here
         self.value.add_(value)
-        return self.objective.update(state, out._replace(h=out.h.detach(), z=out.z.detach()))
+        detached = {name: getattr(out, name).detach() for name in ("h", "z", "raw")}
+        return self.objective.update(state, out._replace(**detached, a=None))
 
     def _forward(self, x: Tensor, rows: Rows, progress: float, state: Mapping) -> Forward:
         o = self.objective
@@ -110,11 +112,17 @@ class Autograd:
         drop = None
         if is_positive(o.dropout):
             drop = lambda h: h * drop_mask(o.dropout, h, self.draws["dropout"])  # noqa: E731
-        h = self.network.encoder.forward(self.leaves, x_in, drop)
+        a = None
+        if o.needs_input:
+            a, h = self.network.encoder.both_sides(self.leaves, x_in, drop)
+        else:
+            h = self.network.encoder.forward(self.leaves, x_in, drop)
         z = o.latent(drop(h) if drop and o.drops_code else h, self.draws["latent"])
         raw = self.network.decoder.forward(self.leaves, z, drop)
         target = x if rows.target is None else rows.target
-        return Forward(target, x_in, h, z, raw, rows, changed, progress, state)
+        encoder = partial(self.network.encoder.forward, self.leaves) if o.needs_graph else None
+        return Forward(target, x_in, h, z, raw, rows, changed, progress, state, a,
+                       self.draws["penalty"], encoder)  # fmt: skip
 
     def _net(self) -> dict[str, Tensor]:
         """Weights in the units of X and the objective's own parameters."""

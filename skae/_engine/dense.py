@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from skae._engine.buffer import Buffer
-from skae.networks import ACTIVATIONS, Dense, Layer
+from skae.activations import ACTIVATIONS
+from skae.networks import Dense, Layer
 
 Op = Callable[[], Any]
 
@@ -27,7 +28,9 @@ _SUMMED_BY_PRODUCT = 2**16
 class Slot:
     """One layer's tensors for batches of n rows: views of the parameters, and work space."""
 
-    def __init__(self, layer: Layer, buffer: Buffer, n: int, *, is_raw: bool, drops: bool):
+    def __init__(
+        self, layer: Layer, buffer: Buffer, n: int, *, is_raw: bool, drops: bool, keeps_a: bool
+    ):
         width = buffer.shapes[layer.bias][0]
         self.layer, self.activation = layer, ACTIVATIONS[layer.activation]
         W, dW = buffer.parameters[layer.weight], buffer.gradients[layer.weight]
@@ -36,12 +39,14 @@ class Slot:
         self.b = buffer.parameters[layer.bias].unsqueeze(-2)  # (..., 1, out)
         self.db = buffer.gradients[layer.bias].unsqueeze(-2)
         self.a = buffer.flat.new_empty(*buffer.lead, n, width)  # before the activation
-        # The derivative may need f's input. The decoder's last layer is linear, and its output
-        # is overwritten by its gradient.
-        self.h = torch.empty_like(self.a) if self.activation.needs_input else self.a
+        # The derivative, or the objective, may need f's input. The decoder's last layer is linear,
+        # and its output is overwritten by its gradient.
+        keeps_a = layer.activation != "identity" and (keeps_a or self.activation.needs_input)
+        self.h = torch.empty_like(self.a) if keeps_a else self.a
         self.delta = self.a if is_raw else torch.empty_like(self.a)  # gradient of a
         self.mask: Tensor | None = None
         self.seed: Tensor | None = None  # what the objective adds to the gradient of h
+        self.seed_a: Tensor | None = None  # and to that of a
         self.y = torch.empty_like(self.h) if drops else self.h  # h under dropout's mask
 
 
@@ -59,11 +64,13 @@ class DenseOps:
         drops_last: bool,
         adds_to_tied: bool,
         receives: bool,
+        keeps_input: bool = False,
     ):
         last = len(stack.layers) - 1
         self.slots = [
             Slot(layer, buffer, n, is_raw=is_decoder and i == last,
-                 drops=draw_mask is not None and (i < last or drops_last))
+                 drops=draw_mask is not None and (i < last or drops_last),
+                 keeps_a=keeps_input and i == last)
             for i, layer in enumerate(stack.layers)
         ]  # fmt: skip
         self.draw_mask, self.is_decoder = draw_mask, is_decoder
@@ -104,6 +111,8 @@ class DenseOps:
                 ops.append(partial(self._receive, slot))
             if slot.layer.activation != "identity":
                 ops.append(partial(slot.activation.backward_, delta, slot.h, slot.a))
+            if self.receives and slot is self.slots[-1]:
+                ops.append(partial(self._receive_input, slot))
             seen = self.slots[i - 1].y if i else x
             gain = 1.0 if self.is_decoder else slot.layer.gain
             if self.adds or gain != 1:
@@ -130,3 +139,7 @@ class DenseOps:
     def _receive(self, slot: Slot) -> None:
         if slot.seed is not None:
             slot.delta.add_(slot.seed)
+
+    def _receive_input(self, slot: Slot) -> None:
+        if slot.seed_a is not None:
+            slot.delta.add_(slot.seed_a)

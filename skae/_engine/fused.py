@@ -24,7 +24,6 @@ from skae.objective import (
     Objective,
     Rows,
     is_positive,
-    observed_weight,
     overrides,
 )
 
@@ -51,6 +50,7 @@ class Seeds(NamedTuple):
     h: Tensor | None = None
     net: Mapping[str, Tensor] = {}
     z: Tensor | None = None
+    a: Tensor | None = None
 
 
 class Fused:
@@ -64,6 +64,7 @@ class Fused:
         self.dropping = streams.draws("dropout", dtype)
         self.input_dropping = streams.draws("input_dropout", dtype)
         self.latent = streams.draws("latent", dtype)
+        self.penalty_draws = streams.draws("penalty", dtype)
         gains = network.weight_gains()
         self.gains = {name: gains.get(name, 1.0) for name in network.weight_shapes()}
         self.own = [name for name in buffer.shapes if name.startswith("objective.")]
@@ -78,7 +79,8 @@ class Fused:
         # Without hooks and noise a step is nothing but its kernels.
         self.is_plain = not (
             self.drops or self.drops_input or self.has_latent or self.penalised or own_value
-            or overrides(objective, "corrupt") or overrides(objective, "update") or self.own
+            or self.own
+            or any(overrides(objective, hook) for hook in ("corrupt", "cell_weight", "update"))
         )  # fmt: skip
         self.rest = torch.zeros(buffer.lead, dtype=dtype, device=buffer.flat.device)
         self.programs: dict[tuple[int, int], Program] = {}
@@ -145,7 +147,8 @@ class Fused:
             drops_code = self.objective.drops_code
             encoder = DenseOps(net.encoder, buffer, n, is_decoder=False, draw_mask=draw,
                                drops_last=drops_code, adds_to_tied=tied,
-                               receives=self.penalised or self.seam)  # fmt: skip
+                               receives=self.penalised or self.seam,
+                               keeps_input=self.objective.needs_input)  # fmt: skip
             decoder = DenseOps(net.decoder, buffer, n_z, is_decoder=True, draw_mask=draw,
                                drops_last=False, adds_to_tied=False, receives=False)  # fmt: skip
             last = encoder.slots[-1]
@@ -186,7 +189,10 @@ class Fused:
             op()
         target = x if rows.target is None else rows.target
         raw = p.decoder.slots[-1].a
-        return p, Forward(target, x_in, last.h, p.z_in, raw, rows, changed, progress, state), taped
+        a = last.a if objective.needs_input else None
+        out = Forward(target, x_in, last.h, p.z_in, raw, rows, changed, progress, state, a,
+                      self.penalty_draws)  # fmt: skip
+        return p, out, taped
 
     def _widened(self, p: Program, n_z: int) -> Program:
         """The same encoder with a decoder for more rows."""
@@ -214,7 +220,7 @@ class Fused:
             last.delta.copy_(torch.autograd.grad(taped[1], taped[0], p.d_z)[0])
         elif self.has_latent:
             last.delta.copy_(self.objective.latent_gradient(p.d_z, last.y, out.z))
-        last.seed = seeds.h
+        last.seed, last.seed_a = seeds.h, seeds.a
         for op in p.back_encoder:
             op()
 
@@ -222,9 +228,9 @@ class Fused:
         """Loss and penalty by their closed forms; the gradient of raw takes raw's place."""
         seeds = self._penalty(out, n) if self.penalised else Seeds()
         weight = None if out.rows.weight is None else out.rows.weight.unsqueeze(-1)
-        if out.rows.observed is not None:
-            seen = observed_weight(out.rows.observed)
-            weight = seen if weight is None else weight * seen
+        cells = self.objective.cell_weight(out)
+        if cells is not None:
+            weight = cells if weight is None else weight * cells
         share = self._share(out.x.shape[-1], p) / n
         scale = share if weight is None else weight * share
         self.objective.loss.accumulate(out.x, out.raw, scale, weight, self._total(out.raw, out.x))
@@ -251,20 +257,20 @@ class Fused:
         """The same by autograd on detached leaves."""
         last = p.decoder.slots[-1]
         with torch.enable_grad():
-            leaves = {k: getattr(out, k).detach().requires_grad_() for k in ("raw", "z", "h")}
+            parts = {k: getattr(out, k) for k in ("raw", "z", "h", "a")}
+            leaves = {k: p.detach().requires_grad_() for k, p in parts.items() if p is not None}
             net = {k: v.detach().requires_grad_() for k, v in self._net().items()}
             value, batch = weighted_sum(self.objective, out._replace(**leaves), net)
             value = value + batch
             inputs = [*leaves.values(), *net.values()]
-            d_raw, d_z, d_h, *d_net = torch.autograd.grad(
-                value.sum() / n, inputs, allow_unused=True
-            )
+            found = torch.autograd.grad(value.sum() / n, inputs, allow_unused=True)
+        d = dict(zip([*leaves, *net], found, strict=True))
         self.rest.add_(value.detach())
-        if d_raw is None:
+        if d["raw"] is None:
             last.delta.zero_()
         else:
-            torch.mul(d_raw, last.layer.gain, out=last.delta)
-        return Seeds(d_h, {k: d for k, d in zip(net, d_net, strict=True) if d is not None}, d_z)
+            torch.mul(d["raw"], last.layer.gain, out=last.delta)
+        return Seeds(d["h"], {k: d[k] for k in net if d[k] is not None}, d["z"], d.get("a"))
 
     def _net(self) -> dict[str, Tensor]:
         """Weights in the units of X and the objective's own parameters."""
@@ -293,10 +299,9 @@ class Fused:
 
     def take_value(self) -> Tensor:
         """The weighted values added since the last call, per model."""
-        share = self.objective.loss.share
-        parts = [total.view(*self.buffer.lead, -1).sum(-1).mul_(share(total.shape[-1]))
-                 for total in self.totals]  # fmt: skip
+        parts = []
         for total in self.totals:
+            parts.append(total.sum((-2, -1)) * self.objective.loss.share(total.shape[-1]))
             total.zero_()
         if self.decays or self.penalised or self.seam:
             parts.append(self.rest.clone())

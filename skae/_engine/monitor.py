@@ -34,7 +34,6 @@ class Monitor:
 
     def record(self, loss: list[float], validation: list[float] | None, flat: Tensor) -> None:
         """Take in an epoch of the models that still train."""
-        rows = flat.view(len(self.best), -1)
         for i in self.active:
             self.loss_curves[i].append(loss[i])
             watched = loss[i]
@@ -42,7 +41,7 @@ class Monitor:
                 watched = validation[i]
                 self.validation_curves[i].append(watched)
             if not (math.isfinite(loss[i]) and math.isfinite(watched)):
-                self._stop(i, "diverged", rows[i])
+                self._stop(i, "diverged", self._row(i, flat))
                 continue
             best = self.best[i]
             better = watched < best - (self.tol or 0.0) * (abs(best) if best < math.inf else 0.0)
@@ -51,9 +50,12 @@ class Monitor:
             if watched < best:
                 self.best[i] = watched
                 if validation is not None:
-                    self.best_flat[i] = rows[i].clone()
+                    self.best_flat[i] = self._row(i, flat).clone()
             if self.tol is not None and self.waited[i] >= self.patience:
-                self._stop(i, "converged", rows[i])
+                self._stop(i, "converged", self._row(i, flat))
+
+    def _row(self, i: int, flat: Tensor) -> Tensor:
+        return flat.view(len(self.best), -1)[i]
 
     def _stop(self, i: int, reason: str, row: Tensor) -> None:
         # The loss of an epoch is of the weights before its last step.
@@ -63,9 +65,8 @@ class Monitor:
 
     def stop_all(self, reason: str, flat: Tensor) -> None:
         """Stop every model that still trains."""
-        rows = flat.view(len(self.best), -1)
         for i in self.active:
-            self._stop(i, reason, rows[i])
+            self._stop(i, reason, self._row(i, flat))
 
     def chosen(self, flat: Tensor) -> Tensor:
         """The parameters to keep, in `flat`'s layout."""

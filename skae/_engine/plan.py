@@ -13,7 +13,8 @@ from skae._engine.autograd import Autograd
 from skae._engine.buffer import Buffer
 from skae._engine.fused import Fused
 from skae._engine.rng import Streams
-from skae.networks import Network, Wrapped
+from skae.modules import Wrapped
+from skae.networks import Network
 from skae.objective import Objective
 
 # Below this many floating-point operations a step, about a millisecond on one core, a second

@@ -20,6 +20,7 @@ PURPOSES = (
     "latent",
     "module",
     "input_dropout",
+    "penalty",
 )
 
 

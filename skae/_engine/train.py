@@ -20,8 +20,9 @@ from skae._engine.monitor import Monitor
 from skae._engine.plan import Plan, computing, make_plan
 from skae._engine.rng import Streams
 from skae._engine.solvers import SGD, Adam, minimise_full_batch
-from skae.networks import Network, Parameters
-from skae.objective import NO_ROWS, Objective, Rows
+from skae.modules import Parameters
+from skae.networks import Network
+from skae.objective import NO_ROWS, Objective, Rows, observed_weight
 
 FULL_BATCH = ("lbfgs", "cg")
 _CELLS = 2**22  # of the widest layer, held at once
@@ -54,6 +55,7 @@ class Epoch(NamedTuple):
     validation: list[float] | None
     monitor: Monitor
     parameters: Callable[[], dict[str, Tensor]]  # a copy, made when called
+    state: Mapping[str, Tensor]  # the objective's
 
 
 class Result(NamedTuple):
@@ -114,7 +116,9 @@ class Run:
             self.best_buffers = self.network.buffers()
         stop = False
         if self.on_epoch is not None:
-            epoch = Epoch(self.epoch, loss, checked, self.monitor, self.copy_parameters)
+            epoch = Epoch(
+                self.epoch, loss, checked, self.monitor, self.copy_parameters, self.objective_state
+            )
             stop = self.on_epoch(epoch)
             if stop:
                 self.monitor.stop_all("callback", self.buffer.flat)
@@ -125,13 +129,14 @@ class Run:
         source, rows = self.validation  # type: ignore[misc]
         total = torch.zeros(self.models, dtype=torch.float64, device=source.device)
         self.network.train(False)
+        objective = self.objective.learned(self.objective_state)
         with torch.no_grad():
             for part, x in source.chunks(self.chunk):
                 here = rows.take(torch.arange(part.start, part.stop, device=source.device))
                 h = self.network.encoder.forward(self.buffer.parameters, x)
-                raw = self.network.decoder.forward(self.buffer.parameters, self.objective.encode(h))
+                raw = self.network.decoder.forward(self.buffer.parameters, objective.encode(h))
                 target = x if here.target is None else here.target
-                value = self.objective.data_loss(target, raw, here.observed)
+                value = objective.data_loss(target, raw, observed_weight(here.observed))
                 if here.weight is not None:
                     value = value * here.weight
                 total += value.sum(-1).double()

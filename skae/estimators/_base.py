@@ -6,6 +6,7 @@ import functools
 import math
 import secrets
 import warnings
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -18,9 +19,11 @@ from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
 from skae._engine.batches import Source
+from skae._engine.monitor import Monitor
 from skae._engine.rng import Streams
 from skae._engine.start import Moments, moments, starting_values
 from skae._engine.train import FULL_BATCH, SCHEDULES, Result, Training, train
+from skae.activations import ACTIVATIONS
 from skae.estimators._build import (
     SETTINGS,
     Start,
@@ -35,7 +38,7 @@ from skae.estimators._fitted import FittedAutoencoder
 from skae.estimators._input import Data, namespace_name, read_data, read_weight
 from skae.estimators._progress import Progress
 from skae.losses import INVERSE_LINKS, LOSSES, Loss, Poisson
-from skae.networks import ACTIVATIONS, Network
+from skae.networks import Network
 from skae.objective import NO_ROWS, Objective, Rows
 
 
@@ -268,6 +271,10 @@ or Loss, default="squared_error"
         """How to optimise it."""
         return train(network, objective, source, rows=rows, **options)
 
+    def _reported(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Fitted attributes of the variant's own, from the objective's state."""
+        return {}
+
     # ---- the shell
 
     @all_or_nothing
@@ -339,10 +346,14 @@ or Loss, default="squared_error"
         streams = Streams([start.seed], data.source.device)
         rows = self._rows(data, y, weight)
         source, rows, validation = self._hold_out(data.source, rows, streams)
+
+        def fitted(parameters: dict[str, Tensor], monitor: Monitor, state: Mapping) -> dict:
+            made = fitted_attributes(start, objective, parameters, monitor, state)
+            return made | self._reported(state) | {"_namespace": namespace_name(X)}
+
         progress = Progress(
             self, X, sample_weight, epochs,
-            lambda epoch: fitted_attributes(start, objective, epoch.parameters(), epoch.monitor)
-            | {"_namespace": namespace_name(X)},
+            lambda epoch: fitted(epoch.parameters(), epoch.monitor, epoch.state),
             tells_callbacks=not partial,
         )  # fmt: skip
         result = self._train(
@@ -358,8 +369,7 @@ or Loss, default="squared_error"
             on_epoch=progress.on_epoch,
         )
         self._check_end(result, epochs, partial)
-        self.__dict__ |= fitted_attributes(start, objective, result.parameters, result.monitor)
-        self._namespace = namespace_name(X)
+        self.__dict__ |= fitted(result.parameters, result.monitor, result.state["objective"])
         self.__dict__.pop("_training", None)
         if keep:
             self._training = start._replace(

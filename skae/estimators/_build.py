@@ -18,7 +18,8 @@ from skae._engine.plan import Plan, make_plan
 from skae._engine.start import Moments, place
 from skae.estimators._input import feature_label
 from skae.losses import Linked, Loss, Poisson
-from skae.networks import Dense, Network, Stack, wrap
+from skae.modules import wrap
+from skae.networks import Dense, Network, Stack
 from skae.objective import Objective
 
 _ROUNDING = 1e-6  # how far beyond a loss's domain X may lie
@@ -208,7 +209,11 @@ def _check_shapes(stack: Dense, module: nn.Module) -> None:
 
 
 def fitted_attributes(
-    start: Start, objective: Objective, parameters: Mapping[str, Tensor], monitor: Monitor
+    start: Start,
+    objective: Objective,
+    parameters: Mapping[str, Tensor],
+    monitor: Monitor,
+    state: Mapping[str, Tensor],
 ) -> dict[str, Any]:
     """What a fitted estimator holds; modules have their own storage."""
     encoder, decoder = start.network.modules(start.network.exported(parameters))
@@ -218,7 +223,7 @@ def fitted_attributes(
     return {
         "encoder_": encoder,
         "decoder_": decoder,
-        "objective_": objective,
+        "objective_": objective.learned(state),
         "engine_": plan,
         "n_components_": start.n_components,
         "n_iter_": len(loss_curve),

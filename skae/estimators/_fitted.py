@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skae.estimators._input import Data, check_namespace, read_codes, read_data, read_weight
-from skae.networks import DenseModule, infer
+from skae.modules import DenseModule, infer
 
 _CELLS = 2**21  # of the widest layer, held at once: a few tens of megabytes
 _FEW_ROWS = 64  # that are never worth splitting

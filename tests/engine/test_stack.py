@@ -23,7 +23,8 @@ from skae._engine.batches import make_source
 from skae._engine.rng import Streams
 from skae._engine.train import Training, stacked_parameters, train
 from skae.losses import SquaredError
-from skae.networks import Network, wrap
+from skae.modules import wrap
+from skae.networks import Network
 from skae.objective import NO_ROWS, Rows, stack
 
 N, M = 23, 3

@@ -22,8 +22,10 @@ import skae._engine.batches as batches_module
 from skae._engine.batches import make_source
 from skae._engine.rng import Streams
 from skae._engine.start import moments, place, starting_values
+from skae.activations import ACTIVATIONS
 from skae.losses import INVERSE_LINKS, LOSSES, Linked, SquaredError
-from skae.networks import ACTIVATIONS, Network, wrap
+from skae.modules import wrap
+from skae.networks import Network
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(200, D)) * [1.0, 5.0, 0.1, 2.0, 1.0] + [0.0, 3.0, -2.0, 100.0, 0.5]

@@ -28,7 +28,8 @@ from skae._engine.rng import Streams
 from skae._engine.start import moments, place, starting_values
 from skae._engine.train import Training, train
 from skae.losses import SquaredError
-from skae.networks import Network, wrap
+from skae.modules import wrap
+from skae.networks import Network
 from skae.objective import NO_ROWS, Objective, Rows
 
 N = 23
