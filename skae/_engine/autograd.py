@@ -114,7 +114,7 @@ class Autograd:
             drop = lambda h: h * drop_mask(o.dropout, h, self.draws["dropout"])  # noqa: E731
         a = None
         if o.needs_input:
-            a, h = self.network.encoder.both_sides(self.leaves, x_in, drop)
+            a, h = self.network.encoder.both_sides(self.leaves, x_in, drop)  # type: ignore[union-attr]
         else:
             h = self.network.encoder.forward(self.leaves, x_in, drop)
         z = o.latent(drop(h) if drop and o.drops_code else h, self.draws["latent"])
