@@ -441,7 +441,7 @@ def test_a_good_fit_does_not_warn(X):
 def test_batch_of_one_row_is_refused_where_a_module_normalises_by_the_batch(n, batch_size):
     X = np.random.default_rng(0).normal(size=(n, 5))
     encoder = nn.Sequential(nn.Linear(5, 2), nn.BatchNorm1d(2))
-    with pytest.raises(ValueError, match="leaves a batch of one row.*another batch_size"):
+    with pytest.raises(ValueError, match=r"leaves a batch of one row.*another batch_size"):
         Autoencoder(encoder=encoder, batch_size=batch_size, max_iter=2).fit(X)
     encoder[1].eval()  # normalises by its running statistics
     Autoencoder(encoder=encoder, batch_size=batch_size, max_iter=2).fit(X)
