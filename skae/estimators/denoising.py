@@ -86,7 +86,7 @@ class DenoisingObjective(Objective):
         observed, beta = super().cell_weight(out), self.untouched_weight
         if not isinstance(beta, Tensor) and beta == 1:
             return observed
-        touched = torch.zeros_like(out.x) if out.changed is None else out.changed
+        touched = torch.zeros_like(out.x) if out.changed is None else out.changed.to(out.x.dtype)
         weight = beta + (1 - beta) * touched
         return weight if observed is None else weight * observed
 
