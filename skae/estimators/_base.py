@@ -367,7 +367,7 @@ or Loss, default="squared_error"
         def fitted(parameters: dict[str, Tensor], monitor: Monitor, state: Mapping) -> dict:
             made = fitted_attributes(start, objective, parameters, monitor, state)
             if self._allows_nan:
-                made["statistics_"] = features.mean.cpu().numpy()
+                made["_features"] = features
             return made | self._reported(state) | {"_namespace": namespace_name(X)}
 
         progress = Progress(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from skae._engine.batches import complete, missing
 from skae.estimators._input import Data, check_namespace, read_codes, read_data, read_weight
 from skae.modules import DenseModule, infer
-from skae.objective import observed_weight
+from skae.objective import Features, observed_weight
 
 _CELLS = 2**21  # of the widest layer, held at once: a few tens of megabytes
 _FEW_ROWS = 64  # that are never worth splitting
@@ -38,8 +38,7 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     objective_: Any
     precision: str | None
     device: Any
-    statistics_: np.ndarray
-
+    _features: Features
     _allows_nan = False  # whether NaN in X is a missing value
 
     def transform(self, X):
@@ -221,6 +220,14 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             raise AttributeError("components_ exists only for an encoder of one linear layer.")
         return parts[0].weight.detach().cpu().numpy()
 
+    @property
+    def statistics_(self) -> np.ndarray:
+        """What missing values enter as, of shape (n_features_in_,); NaN where none was seen."""
+        if not self._allows_nan:
+            raise AttributeError(f"{type(self).__name__} takes no missing values.")
+        check_is_fitted(self)
+        return self._features.mean.numpy().copy()
+
     def _linears(self) -> list[nn.Linear]:
         check_is_fitted(self)
         modules = (self.encoder_, self.decoder_)
@@ -271,7 +278,7 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """x with the training means where values are missing, and 1 where they are not, else 0."""
         if not self._allows_nan:
             return x, None
-        means = torch.from_numpy(self.statistics_).to(x.device)
+        means = self._features.mean.to(x.device)
         gone = missing(x, means)
         return (complete(x, means, gone), (~gone).to(x.dtype)) if gone.any() else (x, None)
 
@@ -283,8 +290,8 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     def _decode(self, z: Tensor, out: Tensor | None = None) -> Tensor:
         x_hat = self.objective_.loss.predict(self._raw(z, out))
-        if self._allows_nan and np.isnan(self.statistics_).any():
-            x_hat[:, torch.from_numpy(np.isnan(self.statistics_)).to(x_hat.device)] = math.nan
+        if self._allows_nan and (unseen := self._features.mean.isnan()).any():
+            x_hat[:, unseen.to(x_hat.device)] = math.nan
         return x_hat
 
     def _reconstruct(self, x: Tensor, out: Tensor | None = None) -> Tensor:

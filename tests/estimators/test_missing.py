@@ -58,7 +58,9 @@ def test_tags_say_who_takes_missing_values(holed):
     assert not get_tags(Autoencoder()).input_tags.allow_nan
     with pytest.raises(ValueError, match="NaN"):
         Autoencoder().fit(holed)
-    assert not hasattr(Autoencoder(), "impute")
+    for name in ("impute", "statistics_"):
+        assert not hasattr(Autoencoder().fit(np.eye(3)), name)
+    assert not hasattr(quick(), "statistics_")
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
