@@ -46,6 +46,6 @@ def salt_and_pepper(low: float | Tensor, high: float | Tensor, x: Tensor, rng) -
 def swapped(x: Tensor, rng) -> Tensor:
     """For every cell the same feature's value in another row of the batch, at random."""
     n = x.shape[-2]
-    steps = (rng.uniform(x) * (n - 1)).long() + 1
     own = torch.arange(n, device=x.device).unsqueeze(-1)
-    return x.gather(-2, (own + steps) % n)
+    row = own + 1 + (rng.uniform(x) * (n - 1)).long()
+    return x.gather(-2, torch.where(row < n, row, row - n))

@@ -220,14 +220,6 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             raise AttributeError("components_ exists only for an encoder of one linear layer.")
         return parts[0].weight.detach().cpu().numpy()
 
-    @property
-    def statistics_(self) -> np.ndarray:
-        """What missing values enter as, of shape (n_features_in_,); NaN where none was seen."""
-        if not self._allows_nan:
-            raise AttributeError(f"{type(self).__name__} takes no missing values.")
-        check_is_fitted(self)
-        return self._features.mean.numpy().copy()
-
     def _linears(self) -> list[nn.Linear]:
         check_is_fitted(self)
         modules = (self.encoder_, self.decoder_)

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skae.corruption import choose_cells, gaussian, salt_and_pepper, swapped
@@ -235,6 +237,12 @@ class DenoisingAutoencoder(BaseAutoencoder):
         "keep_empty_features": ["boolean"],
     }
     _allows_nan = True
+
+    @property
+    def statistics_(self) -> np.ndarray:
+        """What missing values enter as, of shape (n_features_in_,); NaN where none was seen."""
+        check_is_fitted(self)
+        return self._features.mean.numpy().copy()
 
     def _objective(self) -> DenoisingObjective:
         if self.corruption != "gaussian" and self.noise_level > 1:
