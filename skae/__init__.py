@@ -1,7 +1,14 @@
 """Autoencoders as scikit-learn estimators, on torch."""
 
 from skae.estimators.autoencoder import Autoencoder
+from skae.estimators.contractive import ContractiveAutoencoder
 from skae.estimators.outlier import ReconstructionOutlierDetector
+from skae.estimators.sparse import SparseAutoencoder
 
-__all__ = ["Autoencoder", "ReconstructionOutlierDetector"]
+__all__ = [
+    "Autoencoder",
+    "ContractiveAutoencoder",
+    "ReconstructionOutlierDetector",
+    "SparseAutoencoder",
+]
 __version__ = "0.1.0"

@@ -39,11 +39,11 @@ class DenseModule(nn.Sequential):
                 b, W = part.bias.to(x.dtype), part.weight.to(x.dtype)
                 x = torch.addmm(b, x, W.t(), out=out if part is linears[-1] else None)
             else:
-                _OF_MODULE[type(part)].into(x, out=x)
+                ACTIVATION_OF[type(part)].into(x, out=x)
         return x
 
 
-_OF_MODULE = {activation.module: activation for activation in ACTIVATIONS.values()}
+ACTIVATION_OF = {activation.module: activation for activation in ACTIVATIONS.values()}
 
 
 def infer(module: nn.Module, x: Tensor, out: Tensor | None = None) -> Tensor:

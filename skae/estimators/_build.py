@@ -82,16 +82,15 @@ def build_network(
     """The network of the estimator's parameters, and the number of code units."""
     if estimator.tied_weights and not (estimator.encoder is None and estimator.decoder is None):
         raise ValueError(
-            "tied_weights=True needs the built-in dense layers: leave encoder and decoder None."
+            "tied_weights=True needs the built-in dense layers: leave encoder and decoder None, "
+            "or set tied_weights=False."
         )
     d, hidden = source.d, _hidden(estimator.hidden_layer_sizes)
     k = estimator.n_components or math.ceil(math.sqrt(d))
-    code_activation = estimator.code_activation
-    if code_activation == "auto":
-        code_activation = "identity" if hidden else estimator.activation
     encoder: Stack
     if estimator.encoder is None:
         widths = (d, *hidden, objective.code_width(k))
+        code_activation = resolved_code_activation(estimator)
         encoder = Dense("encoder", widths, estimator.activation, code_activation)
     else:
         encoder = wrap("encoder", estimator.encoder, source.dtype, source.device)
@@ -120,6 +119,13 @@ def build_network(
     if estimator.solver != "sgd":
         network = place(network, objective.loss, m, source.dtype, source.device)
     return network, k
+
+
+def resolved_code_activation(estimator: Any) -> str:
+    """The activation of the code layer, by name."""
+    if estimator.code_activation != "auto":
+        return estimator.code_activation
+    return "identity" if _hidden(estimator.hidden_layer_sizes) else estimator.activation
 
 
 def _hidden(sizes: Any) -> tuple[int, ...]:
