@@ -2,12 +2,14 @@
 
 from skae.estimators.autoencoder import Autoencoder
 from skae.estimators.contractive import ContractiveAutoencoder
+from skae.estimators.k_sparse import KSparseAutoencoder
 from skae.estimators.outlier import ReconstructionOutlierDetector
 from skae.estimators.sparse import SparseAutoencoder
 
 __all__ = [
     "Autoencoder",
     "ContractiveAutoencoder",
+    "KSparseAutoencoder",
     "ReconstructionOutlierDetector",
     "SparseAutoencoder",
 ]

@@ -66,6 +66,7 @@ class Forward(NamedTuple):
     a: Tensor | None = None  # (..., n, code_width(k))  h before its activation, if `needs_input`
     rng: Any = None  # draws for `penalty`
     encoder: Callable[[Tensor], Tensor] | None = None  # x -> h without dropout, if `needs_graph`
+    share: float = 1.0  # of an epoch's rows that this batch is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +192,7 @@ class Objective:
     #: to the mean, and sample weights leave it alone.
     penalises_batch = False
 
-    #: Whether `penalty` mixes rows: then a full batch is never evaluated in chunks.
+    #: Whether `latent` or `penalty` mixes rows: then a full batch is never evaluated in chunks.
     mixes_rows = False
 
     #: Whether a hook differentiates through the network itself, with respect to x_in or twice,
@@ -200,6 +201,10 @@ class Objective:
 
     #: Whether `penalty` reads ``out.a``, the code layer before its activation.
     needs_input = False
+
+    #: Fraction of the schedule's horizon before which the losses of epochs do not compare, since
+    #: what is optimised still changes: until then training does not stop by them.
+    settled = 0.0
 
     #: Whether `dropout` covers the code (it does not where the code is a Gaussian's parameters).
     drops_code = True

@@ -56,8 +56,16 @@ class Seeds(NamedTuple):
 class Fused:
     """Values and gradients of a dense network under an objective."""
 
-    def __init__(self, network: Network, objective: Objective, buffer: Buffer, streams: Streams):
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        buffer: Buffer,
+        streams: Streams,
+        epoch_rows: int | None = None,
+    ):
         self.network: Any = network
+        self.epoch_rows = epoch_rows  # None: a batch is an epoch
         self.objective, self.buffer = objective, buffer
         dtype = buffer.flat.dtype
         self.corruption = streams.draws("corruption", dtype)
@@ -190,8 +198,9 @@ class Fused:
         target = x if rows.target is None else rows.target
         raw = p.decoder.slots[-1].a
         a = last.a if objective.needs_input else None
+        share = x.shape[-2] / (self.epoch_rows or x.shape[-2])
         out = Forward(target, x_in, last.h, p.z_in, raw, rows, changed, progress, state, a,
-                      self.penalty_draws)  # fmt: skip
+                      self.penalty_draws, share=share)  # fmt: skip
         return p, out, taped
 
     def _widened(self, p: Program, n_z: int) -> Program:

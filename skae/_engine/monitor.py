@@ -13,7 +13,8 @@ class Monitor:
 
     A model stops when its watched loss has not fallen below ``best - tol |best|`` for
     `n_iter_no_change` epochs in a row, or when its loss is no longer finite. With validation, the
-    parameters of the best epoch are kept; without, those of the last.
+    parameters of the best epoch are kept; without, those of the last. No epoch is waited for
+    before the objective has settled, and its training losses till then are no measure.
     """
 
     def __init__(self, models: int, tol: float | None, n_iter_no_change: int):
@@ -32,7 +33,13 @@ class Monitor:
         """The models that still train."""
         return [i for i, reason in enumerate(self.reasons) if reason is None]
 
-    def record(self, loss: list[float], validation: list[float] | None, flat: Tensor) -> None:
+    def record(
+        self,
+        loss: list[float],
+        validation: list[float] | None,
+        flat: Tensor,
+        settled: bool = True,
+    ) -> None:
         """Take in an epoch of the models that still train."""
         for i in self.active:
             self.loss_curves[i].append(loss[i])
@@ -43,9 +50,11 @@ class Monitor:
             if not (math.isfinite(loss[i]) and math.isfinite(watched)):
                 self._stop(i, "diverged", self._row(i, flat))
                 continue
+            if not settled and validation is None:
+                continue
             best = self.best[i]
             better = watched < best - (self.tol or 0.0) * (abs(best) if best < math.inf else 0.0)
-            self.waited[i] = 0 if better else self.waited[i] + 1
+            self.waited[i] = 0 if better or not settled else self.waited[i] + 1
             self.improved[i] = watched < best
             if watched < best:
                 self.best[i] = watched

@@ -93,7 +93,7 @@ class Run:
         self.buffer = Buffer(shapes, lead, source.dtype, source.device)
         self.buffer.fill(initial)
         self.plan = make_plan(network, objective)
-        self.engine = self.plan.engine(network, objective, self.buffer, streams)
+        self.engine = self.plan.engine(network, objective, self.buffer, streams, source.n)
         self.models = models or 1
         self.monitor = Monitor(self.models, training.tol, training.n_iter_no_change)
         width = network.encoder_outputs(self.buffer.flat.new_zeros(2, source.d))
@@ -107,11 +107,12 @@ class Run:
         self.chunk = max(1, _CELLS // widest)  # rows of a pass over everything, at a time
         self.best_buffers: dict[str, Tensor] = {}  # of a single model, under validation
 
-    def end_epoch(self, loss: list[float]) -> bool:
-        """Record an epoch; True when training should stop."""
+    def end_epoch(self, loss: list[float], progress: float = 1.0) -> bool:
+        """Record an epoch, which ends at this progress; True when training should stop."""
         self.epoch += 1
         checked = self.evaluate() if self.validation else None
-        self.monitor.record(loss, checked, self.buffer.flat)
+        settled = progress > self.objective.settled
+        self.monitor.record(loss, checked, self.buffer.flat, settled)
         if checked is not None and self.monitor.improved[0]:
             self.best_buffers = self.network.buffers()
         stop = False
@@ -252,7 +253,8 @@ def _descend(run: Run, solver: Adam | SGD) -> None:
             state = engine.add_gradient(x, rows, x.shape[-2], progress, state)
             solver.step(flat, grad, rate if is_constant else rate * schedule(progress))
         run.objective_state = state
-        if run.end_epoch([value / n for value in engine.take_value().view(-1).tolist()]):
+        values = [value / n for value in engine.take_value().view(-1).tolist()]
+        if run.end_epoch(values, min(1.0, (epoch + 1) / horizon)):
             return
 
 
