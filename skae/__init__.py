@@ -2,6 +2,7 @@
 
 from skae.estimators.autoencoder import Autoencoder
 from skae.estimators.contractive import ContractiveAutoencoder
+from skae.estimators.denoising import DenoisingAutoencoder
 from skae.estimators.k_sparse import KSparseAutoencoder
 from skae.estimators.outlier import ReconstructionOutlierDetector
 from skae.estimators.sparse import SparseAutoencoder
@@ -9,6 +10,7 @@ from skae.estimators.sparse import SparseAutoencoder
 __all__ = [
     "Autoencoder",
     "ContractiveAutoencoder",
+    "DenoisingAutoencoder",
     "KSparseAutoencoder",
     "ReconstructionOutlierDetector",
     "SparseAutoencoder",

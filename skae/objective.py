@@ -24,7 +24,8 @@ class Rows:
 
     weight: Tensor | None = None  # (..., n)     sample weights of mean 1 over the training rows
     target: Tensor | None = None  # (..., n, d)  what to reconstruct, where it is not x
-    observed: Tensor | None = None  # (..., n, d)  1 where a value was seen, 0 where it is missing
+    observed: Tensor | None = None  # (..., n, d)  1 where a value was seen, 0 where it is missing;
+    #                                 kept in bytes, seen by hooks in x's dtype
     index: Tensor | None = None  # (n,)        position in the training data
     y: Tensor | None = None  # (n, ...)    the target passed to fit
 
@@ -49,6 +50,21 @@ class Rows:
 
 
 NO_ROWS = Rows()
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What is known of the features, from the training data; float64, of shape (d,) each."""
+
+    mean: Tensor  # NaN where no value was ever seen
+    low: Tensor
+    high: Tensor
+
+    def __eq__(self, other: object) -> bool:
+        pairs = zip(vars(self).values(), vars(other).values(), strict=False)
+        return type(other) is type(self) and all(
+            a.shape == b.shape and torch.allclose(a, b, 0.0, 0.0, equal_nan=True) for a, b in pairs
+        )
 
 
 class Forward(NamedTuple):
@@ -94,10 +110,15 @@ class Objective:
     dropout: Any = 0.0
     input_dropout: Any = 0.0
 
+    def informed(self, features: Features) -> Objective:
+        """The objective for these data, with what it needs to know of them in its fields."""
+        return self
+
     def corrupt(self, x: Tensor, rng) -> tuple[Tensor, Tensor | None]:
         """What the encoder sees, and where it differs from x. Never differentiated.
 
         `rng` draws (see `skae._engine.rng.Draws`) and knows the ``progress`` of the schedule.
+        Missing cells stay as they are in x, whatever this returns for them.
         """
         return x, None
 

@@ -31,6 +31,16 @@ def drop_input(p: float | Tensor, x: Tensor, center: Tensor | None, draws: Draws
     return x * mask if center is None else torch.addcmul(center, x - center, mask)
 
 
+def corrupted(
+    objective: Objective, x: Tensor, rows: Rows, draws: Draws
+) -> tuple[Tensor, Tensor | None]:
+    """What the encoder sees, and where that is not x; a missing cell has nothing to corrupt."""
+    x_in, changed = objective.corrupt(x, draws)
+    if rows.observed is not None and x_in is not x:
+        x_in = torch.where(rows.observed > 0, x_in, x)
+    return x_in, changed
+
+
 def weighted_sum(
     objective: Objective, out: Forward, net: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
@@ -111,7 +121,7 @@ class Autograd:
     def _forward(self, x: Tensor, rows: Rows, progress: float, state: Mapping) -> Forward:
         o = self.objective
         self.draws["corruption"].progress = self.draws["latent"].progress = progress
-        x_in, changed = o.corrupt(x, self.draws["corruption"])
+        x_in, changed = corrupted(o, x, rows, self.draws["corruption"])
         if o.needs_graph:
             x_in = x_in.detach().requires_grad_()
         if is_positive(o.input_dropout):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from skae._engine.autograd import drop_input, drop_mask, weighted_sum
+from skae._engine.autograd import corrupted, drop_input, drop_mask, weighted_sum
 from skae._engine.buffer import Buffer, add_decay
 from skae._engine.dense import DenseOps, Op
 from skae._engine.rng import Streams
@@ -180,7 +180,7 @@ class Fused:
         """Through the network; at a seam also the latent function's input and output."""
         objective, center = self.objective, self.network.encoder.center
         self.corruption.progress = self.latent.progress = progress
-        x_in, changed = objective.corrupt(x, self.corruption)
+        x_in, changed = corrupted(objective, x, rows, self.corruption)
         if self.drops_input:
             x_in = drop_input(objective.input_dropout, x_in, center, self.input_dropping)
         p = self._program(x.shape[-2], x.shape[-2])

@@ -17,6 +17,10 @@ from skae.objective import Objective
 # Data whose mean is within this fraction of its scale count as centred already.
 _CENTRED = 1e-6
 
+# Stands for a sum of weights that is zero, and is lost beside one that is not.
+_TINY = 1e-30
+_NOTHING = 1e-24
+
 
 class Moments(NamedTuple):
     """Of every feature, over the rows: weighted mean, lowest and highest value; and one scale."""
@@ -27,33 +31,44 @@ class Moments(NamedTuple):
     scale: float  # root of the mean variance of a feature; 1 where nothing varies
 
 
-def moments(source: Source, weight: Tensor | None = None, bounds: bool = True) -> Moments:
+def moments(
+    source: Source, weight: Tensor | None = None, bounds: bool = True, skip_nan: bool = False
+) -> Moments:
     """One pass over the data: sums of a chunk in its dtype, joined in float64 (Chan et al.).
 
     Without `bounds` the lowest and highest values are left at their infinities, in half the time.
+    With `skip_nan`, NaN are no values; a feature without any (of positive weight) has mean NaN.
     """
-    total = 0.0
+    total: float | Tensor = 0.0  # of the weights; one for each feature where some miss values
     mean = torch.zeros(source.d, dtype=torch.float64, device=source.device)
     squares, low, high = torch.zeros_like(mean), mean + math.inf, mean - math.inf
     for part, chunk in source.chunks():
         x = chunk.reshape(-1, source.d)
-        if bounds:  # two passes, yet three times as quick as torch.aminmax
-            low, high = torch.minimum(low, x.amin(0)), torch.maximum(high, x.amax(0))
         w = None if weight is None else weight[..., part].reshape(-1, 1)
-        n = float(len(x)) if w is None else float(w.sum())
-        if n == 0:
-            continue
+        lows = highs = x
+        if skip_nan and x.sum().isnan():
+            gone = x.isnan()
+            lows, highs = x.masked_fill(gone, math.inf), x.masked_fill(gone, -math.inf)
+            x, seen = x.masked_fill(gone, 0.0), (~gone).to(x.dtype)
+            w = seen if w is None else seen * w
+        if bounds:  # two passes, yet three times as quick as torch.aminmax
+            low, high = torch.minimum(low, lows.amin(0)), torch.maximum(high, highs.amax(0))
+        n = float(len(x)) if w is None else w.sum(0).clamp(min=_TINY)
         m = x.mean(0) if w is None else (x * w).sum(0) / n
         e = x - m
+        n = n.double() if isinstance(n, Tensor) else n
         rest = (e.sum(0) if w is None else (e * w).sum(0)).double() / n  # m is rounded
         e = e.square_() if w is None else e.square_().mul_(w)
         shift = m.double() + rest - mean
         squares = squares + e.sum(0).double() - n * rest**2 + shift**2 * (total * n / (total + n))
         mean = mean + shift * (n / (total + n))
-        total += n
-    variance = float((squares / total).mean())
-    rounding = float((8 * torch.finfo(source.dtype).eps * mean).square().mean())
-    return Moments(mean, low, high, math.sqrt(variance) if variance > rounding else 1.0)
+        total = total + n
+    total = torch.as_tensor(total, dtype=mean.dtype, device=mean.device).expand_as(mean)
+    known = total > _NOTHING
+    variance = float((squares / total)[known].mean())
+    rounding = float((8 * torch.finfo(source.dtype).eps * mean[known]).square().mean())
+    scale = math.sqrt(variance) if variance > rounding else 1.0
+    return Moments(torch.where(known, mean, math.nan), low, high, scale)
 
 
 def place(network: Network, loss: Loss, m: Moments, dtype: torch.dtype, device) -> Network:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from skae._engine.batches import Batches, Source
+from skae._engine.batches import Batches, Source, side_data
 from skae._engine.buffer import Buffer
 from skae._engine.monitor import Monitor
 from skae._engine.plan import Plan, computing, make_plan
@@ -133,7 +133,8 @@ class Run:
         objective = self.objective.learned(self.objective_state)
         with torch.no_grad():
             for part, x in source.chunks(self.chunk):
-                here = rows.take(torch.arange(part.start, part.stop, device=source.device))
+                index = torch.arange(part.start, part.stop, device=source.device)
+                here = side_data(rows, index, source.dtype)
                 h = self.network.encoder.forward(self.buffer.parameters, x)
                 raw = self.network.decoder.forward(self.buffer.parameters, objective.encode(h))
                 target = x if here.target is None else here.target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import secrets
@@ -33,11 +34,18 @@ from skae.estimators._build import (
 from skae.estimators._compat import CallbackSupportMixin, with_callbacks
 from skae.estimators._estimator import estimator
 from skae.estimators._fitted import FittedAutoencoder
-from skae.estimators._input import Data, namespace_name, read_data, read_weight
+from skae.estimators._input import (
+    Data,
+    known_features,
+    namespace_name,
+    read_data,
+    read_weight,
+    without_missing,
+)
 from skae.estimators._progress import Progress, warn_caller
 from skae.losses import INVERSE_LINKS, LOSSES, Loss, Poisson
 from skae.networks import Network
-from skae.objective import NO_ROWS, Objective, Rows
+from skae.objective import NO_ROWS, Features, Objective, Rows, overrides
 
 
 def all_or_nothing(method):
@@ -335,18 +343,31 @@ or Loss, default="squared_error"
     def _fit(self, X, y, sample_weight, epochs: int, keep: bool, partial: bool = False):
         kept = getattr(self, "_training", None) if keep else None
         data = read_data(self, X, reset=not (partial and kept), **self._arithmetic())
+        if kept is not None and not kept.continues(self, data.source):
+            kept = None
         weight = read_weight(sample_weight, data)
         objective = self._objective()
-        bounds = any(math.isfinite(bound) for bound in objective.loss.domain)
-        m = moments(data.source, weight, bounds)
+        bounded = any(math.isfinite(bound) for bound in objective.loss.domain)
+        bounds = bounded or overrides(objective, "informed")
+        m = moments(data.source, weight, bounds, self._allows_nan)
+        features = known_features(self, m) if kept is None else kept.features
+        objective = objective.informed(features)
+        m = m._replace(mean=m.mean.nan_to_num())
         check_range(self, objective.loss, m)
-        start = self._start(data, objective, m, kept, keep)
+        observed = None
+        if self._allows_nan:
+            data, weight, observed = without_missing(data, weight, features.mean)
+        start = kept or self._start(data, objective, m, features, keep)
         streams = Streams([start.seed], data.source.device)
         rows = self._rows(data, y, weight)
+        if observed is not None:
+            rows = dataclasses.replace(rows, observed=observed)
         source, rows, validation = self._hold_out(data.source, rows, streams)
 
         def fitted(parameters: dict[str, Tensor], monitor: Monitor, state: Mapping) -> dict:
             made = fitted_attributes(start, objective, parameters, monitor, state)
+            if self._allows_nan:
+                made["_features"] = features
             return made | self._reported(state) | {"_namespace": namespace_name(X)}
 
         progress = Progress(
@@ -380,11 +401,9 @@ or Loss, default="squared_error"
         return {"precision": self.precision, "device": self.device}
 
     def _start(
-        self, data: Data, objective: Objective, m: Moments, kept: Start | None, keep: bool
+        self, data: Data, objective: Objective, m: Moments, features: Features, keep: bool
     ) -> Start:
-        """Where this fit begins: where the last one ended, if that still fits the parameters."""
-        if kept is not None and kept.continues(self, data.source):
-            return kept
+        """Where a fit begins that does not go on with the last one's optimiser."""
         network, k = build_network(self, objective, data.source, m)
         seed = self._seed()
         draws = Streams([seed], data.source.device).draws("init", data.source.dtype)
@@ -393,7 +412,7 @@ or Loss, default="squared_error"
         if given is not None:
             initial |= copied_weights(network, given)
         settings = {name: getattr(self, name) for name in SETTINGS}
-        return Start(network, k, m.scale, initial, seed, settings)
+        return Start(network, k, m.scale, initial, seed, settings, features)
 
     def _seed(self) -> int:
         if self.random_state is None:
@@ -465,6 +484,7 @@ or Loss, default="squared_error"
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self._allows_nan
         tags.input_tags.positive_only = self.loss == "poisson" or isinstance(self.loss, Poisson)
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.array_api_support = True

@@ -20,7 +20,7 @@ from skae.estimators._input import feature_label
 from skae.losses import Linked, Loss, Poisson
 from skae.modules import wrap
 from skae.networks import Dense, Network, Stack
-from skae.objective import Objective
+from skae.objective import Features, Objective
 
 _ROUNDING = 1e-6  # how far beyond a loss's domain X may lie
 
@@ -34,6 +34,7 @@ class Start(NamedTuple):
     initial: dict[str, Tensor]
     seed: int
     settings: dict[str, Any]
+    features: Features  # as the first data had them
     state: Mapping[str, Any] | None = None
     seen: tuple[Objective, Moments] | None = None  # what the losses in `state` are of
 
