@@ -233,7 +233,7 @@ class CrossPrediction(_Memoised):
     def accumulate(self, x, raw, scale, weight, total):
         for block in self._blocks(raw.device):
             x_block = x[..., block.columns]
-            here = torch.zeros_like(x_block)
+            here = total.new_zeros(*total.shape[:-1], len(block.features))
             share, w = _columns(scale, block.columns), _columns(weight, block.columns)
             block.loss.accumulate(x_block, raw[..., block.raw], share / self.times, w, here)
             total.index_add_(-1, block.features, here, alpha=1.0 / self.times)

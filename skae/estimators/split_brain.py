@@ -46,13 +46,14 @@ class SplitBrainAutoencoder(BaseAutoencoder):
         \sum_{g \not\ni j} l_j(x_{ij}, \hat x^{(g)}_{ij}) + \frac{\alpha}{2} \lVert W \rVert^2
 
     with d features, G groups, :math:`\hat x^{(g)}` what network g predicts and :math:`l_j` the
-    loss of column j: `loss` under regression, else the cross-entropy of the bin or category that it falls in, in
-    nats. Networks share nothing, so that training them together is training each alone.
+    loss of column j: `loss` under regression, else the cross-entropy, in nats, of the bin or
+    category that it falls in. Networks share nothing, so that training them together is training
+    each alone.
 
-    The source [1]_ has two groups, lightness and colour of images, the losses
-    :math:`\frac{1}{2} \lVert x_2 - \hat x_2 \rVert^2`, n d / 2 of ours, or the cross-entropy
-    summed over the cells, n d of ours. It joins the networks' features layer by layer; here
-    `transform` joins their codes. More than two groups are ours: it names them as future work.
+    The source [1]_ has two groups, lightness and colour of an image, and per image the sum of
+    :math:`\frac{1}{2} \lVert x_2 - \hat x_2 \rVert^2` and its counterpart, d / 2 times ours, or
+    cross-entropies summed over the cells, d times ours. It joins the networks' features layer by
+    layer; here `transform` joins their codes. Of more than two groups it speaks as future work.
 
     Parameters
     ----------
