@@ -68,7 +68,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def write(name: str, out: Path, results: dict[str, Any], markdown: str) -> None:
+def write(
+    name: str, out: Path, results: dict[str, Any], markdown: str, kind: str = "bench"
+) -> None:
     """Write ``name.json`` (every repeat) and ``name.md``, and print the latter."""
     facts: dict[str, Any] = {
         "command": ["python", *sys.argv],
@@ -80,11 +82,12 @@ def write(name: str, out: Path, results: dict[str, Any], markdown: str) -> None:
     where = ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
     machine = "{cpu}, {cores} cores, {memory_gb} GB, {system}".format(**facts["machine"])
     head = f"{machine}; {facts['threads']} threads; {where}; commit {facts['commit']}."
-    text = f"# bench_{name}\n\n{head}\n\n{markdown}\n"
+    text = f"# {kind}_{name}\n\n{head}\n\n{markdown}\n"
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(json.dumps(facts | results, indent=1) + "\n")
     (out / f"{name}.md").write_text(text)
-    print(text)
+    if kind == "bench":
+        print(text)
 
 
 def _machine() -> dict[str, Any]:

@@ -102,6 +102,13 @@ class Wrapped:
                 return type(part).__name__
         return None
 
+    @property
+    def needs_rows(self) -> bool:
+        """Whether a layer normalises by the batch's statistics, which one row does not have."""
+        kind = nn.modules.batchnorm._BatchNorm
+        return any(isinstance(part, kind) and name in self.in_training
+                   for name, part in self.working.named_modules())  # fmt: skip
+
     def train(self, mode: bool) -> None:
         """Put the module in training or inference mode; what the user put in the latter stays."""
         for name, part in self.working.named_modules():

@@ -20,7 +20,7 @@ from skae._engine.monitor import Monitor
 from skae._engine.plan import Plan, computing, make_plan
 from skae._engine.rng import Streams
 from skae._engine.solvers import SGD, Adam, minimise_full_batch
-from skae.modules import Parameters
+from skae.modules import Parameters, Wrapped
 from skae.networks import Network
 from skae.objective import NO_ROWS, Objective, Rows, observed_weight
 
@@ -168,6 +168,8 @@ def train(
         refuse_noise(objective, network, training.solver)
         if models is not None:
             raise ValueError(f"solver={training.solver!r} trains one model at a time.")
+    if training.solver not in FULL_BATCH:
+        refuse_single_rows(network, source.n, min(training.batch_size, source.n))
     run = Run(
         network, objective, source, rows, training, streams, initial, validation, models, on_epoch
     )
@@ -199,6 +201,16 @@ def refuse_noise(objective: Objective, network: Network, solver: str) -> None:
         raise ValueError(
             f"solver={solver!r} needs a deterministic objective, but {noise} draws noise at every "
             "evaluation. Use solver='adam' or 'sgd', or do without the noise."
+        )
+
+
+def refuse_single_rows(network: Network, n: int, batch_size: int) -> None:
+    """Raise when a batch of one row would meet a module that normalises by the batch."""
+    needs_rows = any(isinstance(s, Wrapped) and s.needs_rows for s in network.stacks)
+    if needs_rows and (n % batch_size == 1 or batch_size == 1):
+        raise ValueError(
+            f"batch_size={batch_size} leaves a batch of one row of the {n} training rows, whose "
+            "mean and variance batch normalisation cannot take. Choose another batch_size."
         )
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import functools
 import math
 import secrets
-import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
 import torch
 from sklearn.base import BaseEstimator, _clone_parametrized, _fit_context
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -36,7 +34,7 @@ from skae.estimators._compat import CallbackSupportMixin, with_callbacks
 from skae.estimators._estimator import estimator
 from skae.estimators._fitted import FittedAutoencoder
 from skae.estimators._input import Data, namespace_name, read_data, read_weight
-from skae.estimators._progress import Progress
+from skae.estimators._progress import Progress, warn_caller
 from skae.losses import INVERSE_LINKS, LOSSES, Loss, Poisson
 from skae.networks import Network
 from skae.objective import NO_ROWS, Objective, Rows
@@ -472,17 +470,13 @@ or Loss, default="squared_error"
                 f"{self.learning_rate_init}), or scale X."
             )
         if reason == "interrupted":
-            warnings.warn(
-                f"Training was interrupted after {epoch} epochs. The model fitted so far is kept.",
-                ConvergenceWarning,
-                stacklevel=4,
+            warn_caller(
+                f"Training was interrupted after {epoch} epochs. The model fitted so far is kept."
             )
         if reason == "max_iter" and self.tol is not None and not partial:
-            warnings.warn(
+            warn_caller(
                 f"Training stopped at max_iter={epochs} before the loss settled within tol="
-                f"{self.tol}. Raise max_iter, or set tol=None to train for exactly max_iter.",
-                ConvergenceWarning,
-                stacklevel=4,
+                f"{self.tol}. Raise max_iter, or set tol=None to train for exactly max_iter."
             )
 
     def __sklearn_tags__(self):
