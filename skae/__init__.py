@@ -6,6 +6,7 @@ from skae.estimators.denoising import DenoisingAutoencoder
 from skae.estimators.k_sparse import KSparseAutoencoder
 from skae.estimators.outlier import ReconstructionOutlierDetector
 from skae.estimators.sparse import SparseAutoencoder
+from skae.estimators.split_brain import SplitBrainAutoencoder
 
 __all__ = [
     "Autoencoder",
@@ -14,5 +15,6 @@ __all__ = [
     "KSparseAutoencoder",
     "ReconstructionOutlierDetector",
     "SparseAutoencoder",
+    "SplitBrainAutoencoder",
 ]
 __version__ = "0.1.0"

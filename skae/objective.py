@@ -183,7 +183,7 @@ class Objective:
 
     def output_width(self, d: int) -> int:
         """Number of decoder outputs for d features."""
-        return d
+        return self.loss.width(d)
 
     def parameters(self, d: int, k: int) -> dict[str, Tensor]:
         """Starting values of parameters of the objective's own, trained with the network's."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from skae._engine.autograd import corrupted, drop_input, drop_mask, weighted_sum
 from skae._engine.buffer import Buffer, add_decay
 from skae._engine.dense import DenseOps, Op
+from skae._engine.parallel import ParallelOps, stack_ops
 from skae._engine.rng import Streams
 from skae.networks import Network
 from skae.objective import (
@@ -33,8 +34,8 @@ _MOST_PROGRAMS = 10_000  # batches that are worth a list of calls of their own
 class Program(NamedTuple):
     """The calls of one batch size, in the order of a step, and the tensors they meet at."""
 
-    encoder: DenseOps
-    decoder: DenseOps
+    encoder: DenseOps | ParallelOps
+    decoder: DenseOps | ParallelOps
     a_in: Tensor  # (..., n, d)  what the first layer reads
     z_in: Tensor  # (..., n, k)  what the decoder reads
     d_z: Tensor  # (..., n, k)  gradient of z_in
@@ -153,11 +154,11 @@ class Fused:
             draw = self._mask if self.drops else None
             tied = net.decoder.tied_to is not None
             drops_code = self.objective.drops_code
-            encoder = DenseOps(net.encoder, buffer, n, is_decoder=False, draw_mask=draw,
+            encoder = stack_ops(net.encoder, buffer, n, is_decoder=False, draw_mask=draw,
                                drops_last=drops_code, adds_to_tied=tied,
                                receives=self.penalised or self.seam,
                                keeps_input=self.objective.needs_input)  # fmt: skip
-            decoder = DenseOps(net.decoder, buffer, n_z, is_decoder=True, draw_mask=draw,
+            decoder = stack_ops(net.decoder, buffer, n_z, is_decoder=True, draw_mask=draw,
                                drops_last=False, adds_to_tied=False, receives=False)  # fmt: skip
             last = encoder.slots[-1]
             a_in = buffer.flat.new_empty(*buffer.lead, n, net.encoder.widths[0])
@@ -247,7 +248,7 @@ class Fused:
 
     def _share(self, d: int, p: Program) -> float:
         """What an element's gradient counts for the decoder's last layer."""
-        return self.objective.loss.share(d) * p.decoder.slots[-1].layer.gain
+        return self.objective.loss.share(d) * p.decoder.slots[-1].gain
 
     def _penalty(self, out: Forward, n: int) -> Seeds:
         net = self._net()
@@ -278,7 +279,7 @@ class Fused:
         if d["raw"] is None:
             last.delta.zero_()
         else:
-            torch.mul(d["raw"], last.layer.gain, out=last.delta)
+            torch.mul(d["raw"], last.gain, out=last.delta)
         return Seeds(d["h"], {k: d[k] for k in net if d[k] is not None}, d["z"], d.get("a"))
 
     def _net(self) -> dict[str, Tensor]:
