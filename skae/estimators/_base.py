@@ -259,8 +259,8 @@ or Loss, default="squared_error"
         """What to optimise, from the parameters."""
         raise NotImplementedError
 
-    def _rows(self, data: Data, y: Any, weight: Tensor | None) -> Rows:
-        """What training knows of the rows beside X."""
+    def _rows(self, data: Data, y: Any, weight: Tensor | None, **known: Any) -> Rows:
+        """What training knows of the rows beside X; `known` is what the variant's `fit` adds."""
         return NO_ROWS if weight is None else Rows(weight=weight)
 
     def _train(
@@ -332,7 +332,7 @@ or Loss, default="squared_error"
             raise ValueError("partial_fit takes one pass: it cannot use early_stopping=True.")
         return self._fit(X, y, sample_weight, 1, keep=True, partial=True)
 
-    def _fit(self, X, y, sample_weight, epochs: int, keep: bool, partial: bool = False):
+    def _fit(self, X, y, sample_weight, epochs: int, keep: bool, partial: bool = False, **known):
         kept = getattr(self, "_training", None) if keep else None
         data = read_data(self, X, reset=not (partial and kept), **self._arithmetic())
         weight = read_weight(sample_weight, data)
@@ -342,7 +342,7 @@ or Loss, default="squared_error"
         check_range(self, objective.loss, m)
         start = self._start(data, objective, m, kept, keep)
         streams = Streams([start.seed], data.source.device)
-        rows = self._rows(data, y, weight)
+        rows = self._rows(data, y, weight, **known)
         source, rows, validation = self._hold_out(data.source, rows, streams)
 
         def fitted(parameters: dict[str, Tensor], monitor: Monitor, state: Mapping) -> dict:

@@ -163,3 +163,17 @@ def test_saved_state_is_a_copy():
     state = monitor.state()
     monitor.record([1.0], None, flat_at(2))
     assert state["loss_curves"] == [[3.0, 2.0]]
+
+
+def test_a_model_stops_where_its_gradient_vanishes():
+    monitor = Monitor(2, 0.0, 10, gradient_tol=0.1)
+    for epoch, norms in enumerate([[1.0, 1.0], [0.5, 0.1], [0.2, 0.0]]):
+        monitor.record([3.0 - epoch] * 2, None, flat_at(epoch, 2), norms)
+    assert monitor.reasons == [None, "gradient"]
+    assert monitor.chosen(flat_at(9, 2))[:, 0].tolist() == [9.0, 1.0]
+
+
+def test_without_gradients_none_vanishes():
+    monitor = Monitor(1, 0.0, 10, gradient_tol=1e9)
+    monitor.record([1.0], None, flat_at(0))
+    assert monitor.reasons == [None]
