@@ -23,7 +23,7 @@ from skae.estimators._estimator import estimator
 from skae.losses import resolve_loss
 from skae.objective import Forward, Objective, Rows, is_positive
 from skae.pairs import PAIR_LOSSES, Pairs, code_distances, mean_share, pair_gradient
-from skae.penalties import kl_sparsity, kl_sparsity_gradient
+from skae.penalties import bernoulli_kl, bernoulli_kl_slope, mean_activation, row_shares
 
 #: The lecture's phi for each of its losses, where none is named.
 _OWN_AFFINITY = {
@@ -69,8 +69,7 @@ class EmbeddingObjective(Objective):
             loss, d, phi, share = self._pairs(out, out.rows.pairs)
             terms.append((share * loss.elements(d, phi, self.margin)).sum((-2, -1)).unsqueeze(-1))
         if is_positive(self.beta):
-            rho_hat, _ = self._activity(out)
-            terms.append((self.beta * kl_sparsity(self.rho, rho_hat)).sum(-1))
+            terms.append((self.beta * bernoulli_kl(self.rho, self._rho_hat(out))).sum(-1))
         return sum(terms[1:], terms[0]) if terms else None
 
     def penalty_gradient(self, out, net, share):
@@ -79,8 +78,9 @@ class EmbeddingObjective(Objective):
             loss, d, phi, counts = self._pairs(out, out.rows.pairs)
             d_h += share * pair_gradient(counts * loss.pull(d, phi, self.margin), out.h)
         if is_positive(self.beta):
-            rho_hat, d_rho_hat = self._activity(out)
-            d_h += share * self.beta * kl_sparsity_gradient(self.rho, rho_hat) * d_rho_hat
+            slope = self.beta * bernoulli_kl_slope(self.rho, self._rho_hat(out))
+            low, high = self._code_range
+            d_h += share * slope * row_shares(out.rows.weight, out.h) / (high - low)
         return d_h, {}
 
     def _pairs(self, out: Forward, pairs: Pairs):
@@ -89,15 +89,14 @@ class EmbeddingObjective(Objective):
             share = mean_share(out.h.shape[-2], out.rows.weight, out.h)
         return PAIR_LOSSES[self.embedding], code_distances(out.h), phi, share
 
-    def _activity(self, out: Forward) -> tuple[Tensor, Tensor]:
-        """rho^ of shape (..., 1, k), the weighted mean activation of the batch, and d rho^ / dh."""
-        low, high = ACTIVATIONS[self.code_activation].range
-        w = out.rows.weight
-        w = out.h.new_ones(out.h.shape[-2], 1) if w is None else w.unsqueeze(-1)
-        share = w / w.sum(-2, keepdim=True) / (high - low)
-        rho_hat = (share * (out.h - low)).sum(-2, keepdim=True)
-        edge = torch.finfo(rho_hat.dtype).eps
-        return rho_hat.clamp(edge, 1 - edge), share
+    @property
+    def _code_range(self) -> tuple[float, float]:
+        return ACTIVATIONS[self.code_activation].range
+
+    def _rho_hat(self, out: Forward) -> Tensor:
+        """Mean activation of every unit in the batch, mapped to [0, 1], of shape (..., 1, k)."""
+        low, high = self._code_range
+        return (mean_activation(out.h, out.rows.weight) - low) / (high - low)
 
 
 @estimator
