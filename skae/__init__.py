@@ -3,6 +3,7 @@
 from skae.estimators.autoencoder import Autoencoder
 from skae.estimators.contractive import ContractiveAutoencoder
 from skae.estimators.denoising import DenoisingAutoencoder
+from skae.estimators.embedding import EmbeddingAutoencoder
 from skae.estimators.k_sparse import KSparseAutoencoder
 from skae.estimators.outlier import ReconstructionOutlierDetector
 from skae.estimators.sparse import SparseAutoencoder
@@ -12,6 +13,7 @@ __all__ = [
     "Autoencoder",
     "ContractiveAutoencoder",
     "DenoisingAutoencoder",
+    "EmbeddingAutoencoder",
     "KSparseAutoencoder",
     "ReconstructionOutlierDetector",
     "SparseAutoencoder",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from skae.losses import Loss
+from skae.pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Rows:
     #                                 kept in bytes, seen by hooks in x's dtype
     index: Tensor | None = None  # (n,)        position in the training data
     y: Tensor | None = None  # (n, ...)    the target passed to fit
+    pairs: Pairs | None = None  # what is known of pairs of rows
 
     def take(self, index: Tensor | slice) -> Rows:
         """The side data of these rows."""
@@ -41,7 +43,22 @@ class Rows:
             observed=cells(self.observed),
             index=None if self.index is None else self.index[index],
             y=None if self.y is None else self.y[index],
+            pairs=None if self.pairs is None else self.pairs.take(index),
         )
+
+    def accompanied(self, index: Tensor, rng) -> tuple[Tensor, Rows]:
+        """These b rows, each with a neighbour that counts in pairs alone: 2 b rows, and where.
+
+        The weights of the b rows are doubled, so that means over the 2 b rows are theirs.
+        """
+        u = rng.uniform(index.shape)
+        partner, pairs = self.pairs.accompanied(index, self.weight, u)  # type: ignore[union-attr]
+        both = torch.cat([index, partner])
+        rows = dataclasses.replace(self, pairs=None).take(both)
+        weight = u.new_ones(2 * len(u)) if rows.weight is None else rows.weight.clone()
+        weight[..., : len(u)] *= 2
+        weight[..., len(u) :] = 0
+        return both, dataclasses.replace(rows, weight=weight, pairs=pairs)
 
     def normalised(self) -> Rows:
         """The same with weights of mean 1."""

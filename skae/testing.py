@@ -25,6 +25,7 @@ from skae._engine.rng import Draws, Streams
 from skae.activations import ACTIVATIONS
 from skae.networks import Dense, Network
 from skae.objective import Forward, Objective, Rows, overrides, stack
+from skae.pairs import Pairs
 
 __all__ = ["check_objective"]
 
@@ -171,7 +172,9 @@ class _Trial:
         weight = self.normal(self.n, shift=1).sigmoid() + 0.5
         observed = (self.normal(self.n, self.d, shift=2) < 0.5).double()
         index = torch.arange(self.n)
-        rows = Rows(weight / weight.mean(), self.data(shift=3), observed, index, index % 2)
+        phi = self.normal(self.n, self.n, shift=2).sigmoid()
+        pairs = Pairs((phi + phi.mT).fill_diagonal_(0) / 2)
+        rows = Rows(weight / weight.mean(), self.data(shift=3), observed, index, index % 2, pairs)
         return dataclasses.replace(rows, **without)
 
     def network(self, hidden: bool = True, tied: bool = False, center=None) -> Network:
@@ -538,8 +541,8 @@ def _tensors(given: Any) -> Iterator[Tensor]:
     """All tensors in nested containers."""
     if isinstance(given, Tensor):
         yield given
-    elif isinstance(given, Rows | Mapping):
-        yield from _tensors(tuple((vars(given) if isinstance(given, Rows) else given).values()))
+    elif isinstance(given, Rows | Pairs | Mapping):
+        yield from _tensors(tuple((given if isinstance(given, Mapping) else vars(given)).values()))
     elif isinstance(given, tuple):
         for part in given:
             yield from _tensors(part)

@@ -12,13 +12,20 @@ class Monitor:
     """Watches one loss per model, the validation loss where there is one.
 
     A model stops when its watched loss has not fallen below ``best - tol |best|`` for
-    `n_iter_no_change` epochs in a row, or when its loss is no longer finite. With validation, the
-    parameters of the best epoch are kept; without, those of the last. No epoch is waited for
-    before the objective has settled, and its training losses till then are no measure.
+    `n_iter_no_change` epochs in a row, when its gradient's norm is at most `gradient_tol`, or when
+    its loss is no longer finite. With validation, the parameters of the best epoch are kept;
+    without, those of the last. No epoch is waited for before the objective has settled, and its
+    training losses till then are no measure.
     """
 
-    def __init__(self, models: int, tol: float | None, n_iter_no_change: int):
-        self.tol, self.patience = tol, n_iter_no_change
+    def __init__(
+        self,
+        models: int,
+        tol: float | None,
+        n_iter_no_change: int,
+        gradient_tol: float | None = None,
+    ):
+        self.tol, self.patience, self.gradient_tol = tol, n_iter_no_change, gradient_tol
         self.loss_curves: list[list[float]] = [[] for _ in range(models)]
         self.validation_curves: list[list[float]] = [[] for _ in range(models)]
         self.best = [math.inf] * models
@@ -39,8 +46,9 @@ class Monitor:
         validation: list[float] | None,
         flat: Tensor,
         settled: bool = True,
+        gradient: list[float] | None = None,
     ) -> None:
-        """Take in an epoch of the models that still train."""
+        """Take in an epoch of the models that still train; norms of gradients if they count."""
         for i in self.active:
             self.loss_curves[i].append(loss[i])
             watched = loss[i]
@@ -60,7 +68,9 @@ class Monitor:
                 self.best[i] = watched
                 if validation is not None:
                     self.best_flat[i] = self._row(i, flat).clone()
-            if self.tol is not None and self.waited[i] >= self.patience:
+            if gradient is not None and gradient[i] <= (self.gradient_tol or 0.0):
+                self._stop(i, "gradient", self._row(i, flat))
+            elif self.tol is not None and self.waited[i] >= self.patience:
                 self._stop(i, "converged", self._row(i, flat))
 
     def _row(self, i: int, flat: Tensor) -> Tensor:

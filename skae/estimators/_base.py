@@ -283,8 +283,8 @@ or Loss, default="squared_error"
         """Raise when X leaves what can be represented."""
         check_range(self, loss, m)
 
-    def _rows(self, data: Data, y: Any, weight: Tensor | None) -> Rows:
-        """What training knows of the rows beside X."""
+    def _rows(self, data: Data, y: Any, weight: Tensor | None, **known: Any) -> Rows:
+        """What training knows of the rows beside X; `known` is what the variant's `fit` adds."""
         return NO_ROWS if weight is None else Rows(weight=weight)
 
     def _train(
@@ -356,7 +356,7 @@ or Loss, default="squared_error"
             raise ValueError("partial_fit takes one pass: it cannot use early_stopping=True.")
         return self._fit(X, y, sample_weight, 1, keep=True, partial=True)
 
-    def _fit(self, X, y, sample_weight, epochs: int, keep: bool, partial: bool = False):
+    def _fit(self, X, y, sample_weight, epochs: int, keep: bool, partial: bool = False, **known):
         kept = getattr(self, "_training", None) if keep else None
         data = read_data(self, X, reset=not (partial and kept), **self._arithmetic())
         if kept is not None and not kept.continues(self._settings(), data.source):
@@ -375,7 +375,7 @@ or Loss, default="squared_error"
             data, weight, observed = without_missing(data, weight, features.mean)
         start = kept or self._start(data, objective, m, features, keep)
         streams = Streams([start.seed], data.source.device)
-        rows = self._rows(data, y, weight)
+        rows = self._rows(data, y, weight, **known)
         if observed is not None:
             rows = dataclasses.replace(rows, observed=observed)
         source, rows, validation = self._hold_out(data.source, rows, streams)

@@ -182,3 +182,17 @@ def test_held_out_losses_are_a_measure_from_the_start_but_nothing_stops_by_them(
         assert bool(monitor.active) == (epoch < 5)
     assert monitor.best == [1.0]
     assert monitor.chosen(flat_at(9)).tolist() == flat_at(0).tolist()
+
+
+def test_a_model_stops_where_its_gradient_vanishes():
+    monitor = Monitor(2, 0.0, 10, gradient_tol=0.1)
+    for epoch, norms in enumerate([[1.0, 1.0], [0.5, 0.1], [0.2, 0.0]]):
+        monitor.record([3.0 - epoch] * 2, None, flat_at(epoch, 2), gradient=norms)
+    assert monitor.reasons == [None, "gradient"]
+    assert monitor.chosen(flat_at(9, 2))[:, 0].tolist() == [9.0, 1.0]
+
+
+def test_without_gradients_none_vanishes():
+    monitor = Monitor(1, 0.0, 10, gradient_tol=1e9)
+    monitor.record([1.0], None, flat_at(0))
+    assert monitor.reasons == [None]

@@ -121,7 +121,7 @@ def test_requests_are_of_metadata_only(cls):
     """scikit-learn takes every parameter of a method but X and y for metadata to be routed."""
     requests = vars(cls().get_metadata_routing())
     asked = {name for method in requests.values() for name in getattr(method, "requests", {})}
-    assert asked <= {"sample_weight"}
+    assert asked <= {"sample_weight", "affinity_matrix"}
 
 
 # ---- attributes
