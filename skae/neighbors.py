@@ -38,8 +38,8 @@ def nearest(
     """
     from sklearn.neighbors import NearestNeighbors
 
-    n = len(X if queries is None else queries)
     if k == 0:
+        n = len(X if queries is None else queries)
         return np.empty((n, 0)), np.empty((n, 0), dtype=np.intp)
     distance, index = NearestNeighbors(n_neighbors=k).fit(X).kneighbors(queries)
     return distance.astype(np.float64) ** 2, index
@@ -71,12 +71,6 @@ def as_pairs(values: np.ndarray, index: np.ndarray, n: int) -> sp.csr_array:
     return sp.csr_array((values.ravel(), index.ravel(), starts), shape=(rows, n))
 
 
-def weighted(pairs: Any, w: np.ndarray, w_queries: np.ndarray | None = None) -> Any:
-    """Each pair times w_i w_j."""
-    w_queries = w if w_queries is None else w_queries
-    return sp.diags_array(w_queries) @ pairs @ sp.diags_array(w)
-
-
 def heat(d2: np.ndarray, t: float) -> np.ndarray:
     """exp(-d^2 / t)."""
     return np.exp(-np.minimum(d2 / t, _FARTHEST))
@@ -85,6 +79,7 @@ def heat(d2: np.ndarray, t: float) -> np.ndarray:
 def margin_pairs(
     X: np.ndarray,
     labels: np.ndarray,
+    w: np.ndarray,
     k1: int,
     k2: int,
     queries: np.ndarray | None = None,
@@ -93,22 +88,22 @@ def margin_pairs(
     """+1 for the k1 nearest rows of the own class, -1 for the k2 nearest of all others pooled.
 
     Of every query; without queries of every row of X, itself left out. Counts are clipped to the
-    rows there are.
+    rows there are. Within each kind pairs count by w_j, relative to their mean.
     """
-    rows, columns, values = [], [], []
     wanted = labels if query_labels is None else query_labels
+    asked = X if queries is None else queries
+    rows, columns, values = [], [], []
     for c in np.unique(wanted):
         here = np.flatnonzero(wanted == c)
         own, others = np.flatnonzero(labels == c), np.flatnonzero(labels != c)
-        own_queries = None if queries is None else queries[here]
         k = min(k1, len(own) - (queries is None))
-        _, same = nearest(X[own], k, own_queries) if k > 0 else nearest(X, 0, X[here])
-        k = min(k2, len(others))
-        _, other = nearest(X[others], k, X[here] if queries is None else queries[here])
+        same = nearest(X[own], k, None if queries is None else asked[here])[1]
+        other = nearest(X[others], min(k2, len(others)), asked[here])[1]
         for found, sign in ((own[same], 1.0), (others[other], -1.0)):
+            mean = w[found].mean(1, keepdims=True) if found.size else 1.0
             rows.append(np.repeat(here, found.shape[1]))
             columns.append(found.ravel())
-            values.append(np.full(found.size, sign))
+            values.append((sign * w[found] / mean).ravel())
     place = np.concatenate(rows), np.concatenate(columns)
     return sp.csr_array((np.concatenate(values), place), shape=(len(wanted), len(X)))
 

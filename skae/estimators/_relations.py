@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 
 from skae._engine.batches import Source
 from skae.neighbors import (
@@ -20,7 +21,6 @@ from skae.neighbors import (
     margin_pairs,
     nearest,
     squared_distances,
-    weighted,
     weighted_means,
 )
 from skae.objective import Rows
@@ -146,8 +146,8 @@ class Relation:
 
     def _margin(self, points: Points, codes: np.ndarray | None) -> tuple[Any, float]:
         space = points.X if codes is None else codes
-        pairs = margin_pairs(space, points.labels, self.k1, self.k2)
-        return weighted(pairs, points.w, points.w), 1.0
+        pairs = margin_pairs(space, points.labels, points.w, self.k1, self.k2)
+        return sp.diags_array(points.w) @ pairs, 1.0
 
     def _lle(self, points: Points, codes: np.ndarray | None) -> tuple[Any, float]:
         space = points.X if codes is None else codes
@@ -171,15 +171,13 @@ class Relation:
             label = np.where(known, held.labels, 0)
             return class_means(points.X, points.labels, points.w)[0][label], known.astype(float)
         if self.name == "margin":
-            pairs = self._margin_held_out(points, codes, held)
+            space, queries = (points.X, held.X) if codes is None else (codes, held.codes)
+            pairs = margin_pairs(
+                space, points.labels, points.w, self.k1, self.k2, queries, held.labels
+            )
         else:
             pairs = self._neighbors_held_out(points, codes, related.t, held)
         return weighted_means(pairs, points.X)[0], pairs.sum(1)
-
-    def _margin_held_out(self, points: Points, codes: np.ndarray | None, held: HeldOut) -> Any:
-        space, queries = (points.X, held.X) if codes is None else (codes, held.codes)
-        pairs = margin_pairs(space, points.labels, self.k1, self.k2, queries, held.labels)
-        return weighted(pairs, np.ones(len(held.X)), points.w)
 
     def _neighbors_held_out(
         self, points: Points, codes: np.ndarray | None, t: float, held: HeldOut
@@ -211,6 +209,6 @@ def _check_bounded(points: Points, pairs: Any, weight: np.ndarray) -> None:
     raise ValueError(
         f"relation='margin' has no minimum: a row of a class of {size} distinct rows attracts "
         f"{int((row > 0).sum())} of its own class and repels {int((row < 0).sum())} of others, "
-        f"with a sum of weights of {weight[worst]:g}. Lower k2 below k1 and below the size of the "
-        "smallest class less one, or even out the sample weights."
+        "which k2 has to be fewer than. Lower k2 below k1 and below the size of the smallest "
+        "class less one."
     )

@@ -123,14 +123,18 @@ class GeneralizedAutoencoder(BaseAutoencoder):
     *Isomap.* The source's weights :math:`S = -H \Lambda H / 2` (:math:`\Lambda` squared geodesic
     distances along the graph of `n_neighbors`, H the centring matrix) have row sums of zero: E is
     then linear in :math:`\hat x_i` and has no minimum but at the bounds of an output activation.
-    Adding one number to all weights leaves the centred ones as they are, so we add c / n, with c
-    the largest eigenvalue of S. Then :math:`S_i = c` and :math:`m_i = \bar x + \frac{1}{c}
-    \sum_j S_{ij} (x_j - \bar x)`: a linear image of the row's position in Isomap's embedding, in
-    which its directions keep their order and the first its size.
+    Centring has taken one number from all weights, of which geodesics say nothing; we put back
+    c / n, with c the largest eigenvalue of S. Then :math:`S_i = c` and :math:`m_i = \bar x +
+    \frac{1}{c} \sum_j S_{ij} (x_j - \bar x)`, a linear image of the row's position in Isomap's
+    embedding: its first direction counts in full, others in the order of their eigenvalues. (c
+    only scales the targets about their mean.) Every pass by codes does that again, so that the
+    first direction takes over, as in a power iteration: for the geodesics of X itself take
+    ``max_outer=1`` or ``weight_space="input"``.
 
     *Sample weights* count rows: a pair counts :math:`w_i w_j` times, row i enters the loss with
     :math:`w_i S_i`, means, geodesic centring and the default `t` are weighted, and rows of weight
-    0 are in no set. Equal rows (of one class, in supervised relations) are one row with their
+    0 are in no set. (Under "margin" :math:`w_j` counts relative to the mean of its kind of
+    neighbours, so that :math:`S_i` stays; M of "lle" has no weights, its cost has.) Equal rows (of one class, in supervised relations) are one row with their
     summed weight, and so are not each other's neighbours. An integer weight thus equals
     repetition.
 
