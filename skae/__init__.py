@@ -4,6 +4,7 @@ from skae.estimators.autoencoder import Autoencoder
 from skae.estimators.contractive import ContractiveAutoencoder
 from skae.estimators.denoising import DenoisingAutoencoder
 from skae.estimators.embedding import EmbeddingAutoencoder
+from skae.estimators.generalized import GeneralizedAutoencoder
 from skae.estimators.k_sparse import KSparseAutoencoder
 from skae.estimators.outlier import ReconstructionOutlierDetector
 from skae.estimators.sparse import SparseAutoencoder
@@ -14,6 +15,7 @@ __all__ = [
     "ContractiveAutoencoder",
     "DenoisingAutoencoder",
     "EmbeddingAutoencoder",
+    "GeneralizedAutoencoder",
     "KSparseAutoencoder",
     "ReconstructionOutlierDetector",
     "SparseAutoencoder",

@@ -311,8 +311,8 @@ or Loss, default="squared_error"
             Training data: an array, a DataFrame, a CSR matrix, a torch tensor, or a memory map,
             which is read a batch at a time.
 
-        y : None
-            Ignored.
+        y : array-like of shape (n_samples,), default=None
+            Labels, for estimators that use them; otherwise ignored.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, scaled to mean 1.

@@ -45,8 +45,7 @@ class Start(NamedTuple):
         was, before = self.seen
         if was == objective and before.scale == m.scale and torch.equal(before.mean, m.mean):
             return self.state
-        fresh = {"best": [math.inf], "waited": [0], "best_flat": [None]}
-        return {**self.state, "monitor": self.state["monitor"] | fresh, "best_buffers": {}}
+        return without_records(self.state)
 
     def continues(self, settings: Mapping[str, Any], source: Source) -> bool:
         """Whether training can go on, optimiser and all, with these settings.
@@ -62,6 +61,12 @@ class Start(NamedTuple):
                 "warm_start=False to start anew."
             )
         return all(_same(value, settings[name]) for name, value in self.settings.items())
+
+
+def without_records(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state to train on from where losses so far are no measure of those to come."""
+    fresh = {"best": [math.inf], "waited": [0], "best_flat": [None]}
+    return {**state, "monitor": state["monitor"] | fresh, "best_buffers": {}}
 
 
 # What a network and its optimiser are built from.
