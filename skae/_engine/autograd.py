@@ -66,7 +66,15 @@ def weighted_sum(
 class Autograd:
     """Values and gradients by torch's autograd."""
 
-    def __init__(self, network: Network, objective: Objective, buffer: Buffer, streams: Streams):
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        buffer: Buffer,
+        streams: Streams,
+        epoch_rows: int | None = None,
+    ):
+        self.epoch_rows = epoch_rows  # None: a batch is an epoch
         self.network, self.objective, self.buffer, self.streams = (
             network,
             objective,
@@ -130,9 +138,10 @@ class Autograd:
         z = o.latent(drop(h) if drop and o.drops_code else h, self.draws["latent"])
         raw = self.network.decoder.forward(self.leaves, z, drop)
         target = x if rows.target is None else rows.target
+        share = x.shape[-2] / (self.epoch_rows or x.shape[-2])
         encoder = partial(self.network.encoder.forward, self.leaves) if o.needs_graph else None
         return Forward(target, x_in, h, z, raw, rows, changed, progress, state, a,
-                       self.draws["penalty"], encoder)  # fmt: skip
+                       self.draws["penalty"], encoder, share)  # fmt: skip
 
     def _net(self) -> dict[str, Tensor]:
         """Weights in the units of X and the objective's own parameters."""

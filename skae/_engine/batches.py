@@ -168,6 +168,7 @@ def is_memory_map(X: Any) -> bool:
 class Batches:
     """The batches of an epoch: every row exactly once, the last batch as short as it comes.
 
+    Where pairs bring neighbours along, each row comes with one, in a batch of twice the rows.
     Batches are handed out in a few tensors that are used again, in every epoch the same ones:
     keep a copy of what should outlive the next batch.
     """
@@ -178,9 +179,12 @@ class Batches:
         self.batch_size = min(batch_size, source.n)
         self.count = -(-source.n // self.batch_size)
         self.shuffle = shuffle and self.count > 1
+        pairs = self.rows.pairs
+        self.accompanies = self.count > 1 and pairs is not None and pairs.brings_neighbours
+        self.handed = source.n * (1 + self.accompanies)  # rows of an epoch
         self._staging: dict[int, Tensor] = {}
         self._views: tuple[Tensor, ...] = ()
-        if isinstance(source, TensorSource):
+        if isinstance(source, TensorSource) and not self.accompanies:
             size = source.n * source.d * source.dtype.itemsize
             if not self.shuffle:
                 self._views = source.X.split(self.batch_size, dim=-2)
@@ -200,9 +204,19 @@ class Batches:
         for i in range(self.count):
             part = slice(i * self.batch_size, min((i + 1) * self.batch_size, self.source.n))
             index = part if order is None else order[part]
+            if self.accompanies:
+                yield self._accompanied(index, draws)
+                continue
             x = self._views[i] if self._views else self._staged(index, part.stop - part.start)
             known = self.rows is not NO_ROWS
             yield x, side_data(self.rows, index, self.source.dtype) if known else NO_ROWS
+
+    def _accompanied(self, index: Tensor | slice, draws) -> tuple[Tensor, Rows]:
+        """A batch in which every row has a neighbour along."""
+        if isinstance(index, slice):
+            index = torch.arange(index.start, index.stop, device=self.source.device)
+        index, rows = self.rows.accompanied(index, draws)
+        return self._staged(index, len(index)), rows
 
     def _staged(self, index: Tensor | slice, n: int) -> Tensor:
         source = self.source

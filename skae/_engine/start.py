@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from skae._engine.batches import Source
-from skae.losses import INVERSE_LINKS, Loss
-from skae.networks import Dense, Network
+from skae.losses import Loss
+from skae.modules import Wrapped
+from skae.networks import Dense, Network, Parallel
 from skae.objective import Objective
 
 # Data whose mean is within this fraction of its scale count as centred already.
@@ -29,6 +31,14 @@ class Moments(NamedTuple):
     low: Tensor
     high: Tensor
     scale: float  # root of the mean variance of a feature; 1 where nothing varies
+    variance: Tensor | None = None  # (d,)  float64; 0 where a feature varies by rounding alone
+
+    def take(self, columns: Sequence[int]) -> Moments:
+        """The moments of these features."""
+        index = torch.tensor(columns, device=self.mean.device)
+        variance = self.variance[index]  # type: ignore[index]
+        scale = math.sqrt(float(variance.mean())) or 1.0
+        return Moments(self.mean[index], self.low[index], self.high[index], scale, variance)
 
 
 def moments(
@@ -65,31 +75,44 @@ def moments(
         total = total + n
     total = torch.as_tensor(total, dtype=mean.dtype, device=mean.device).expand_as(mean)
     known = total > _NOTHING
-    variance = float((squares / total)[known].mean())
-    rounding = float((8 * torch.finfo(source.dtype).eps * mean[known]).square().mean())
-    scale = math.sqrt(variance) if variance > rounding else 1.0
-    return Moments(torch.where(known, mean, math.nan), low, high, scale)
+    variance = squares / total
+    rounding = (8 * torch.finfo(source.dtype).eps * mean).square()
+    varies = variance[known].mean() > rounding[known].mean()
+    scale = math.sqrt(float(variance[known].mean())) if varies else 1.0
+    variance = variance.where(known & (variance > rounding), 0.0)
+    return Moments(torch.where(known, mean, math.nan), low, high, scale, variance)
 
 
-def place(network: Network, loss: Loss, m: Moments, dtype: torch.dtype, device) -> Network:
+def place(
+    network: Network,
+    loss: Loss,
+    m: Moments,
+    dtype: torch.dtype,
+    device,
+    target: Moments | None = None,
+) -> Network:
     """The same network in the data's units: see `Dense` for center and gains.
 
     With them, training on X and on c + s X is the same computation, so that neither offset nor
-    scale costs anything.
+    scale costs anything. `target` are the moments of what is reconstructed, where it is not X.
     """
     encoder, decoder = network.stacks
     tied = isinstance(decoder, Dense) and decoder.tied_to is not None
-    scale = 1.0 if abs(m.scale - 1) < _CENTRED else m.scale  # standardised already
     if isinstance(encoder, Dense):
         centred = float(m.mean.abs().max()) <= _CENTRED * m.scale
         center = None if centred else m.mean.to(dtype=dtype, device=device)
-        gain = 1.0 if tied else 1.0 / scale
+        gain = 1.0 if tied else 1.0 / _unit(m)
         encoder = dataclasses.replace(encoder, center=center, gain_in=gain)
     if tied:
         decoder = dataclasses.replace(decoder, tied_to=encoder)  # type: ignore[arg-type]
     elif isinstance(decoder, Dense) and loss.link in ("identity", "relu"):
-        decoder = dataclasses.replace(decoder, gain_out=scale)
+        decoder = dataclasses.replace(decoder, gain_out=_unit(target or m))
     return Network(encoder, decoder)
+
+
+def _unit(m: Moments) -> float:
+    """The scale of the data; 1 where they are standardised already."""
+    return 1.0 if abs(m.scale - 1) < _CENTRED else m.scale
 
 
 def starting_values(
@@ -98,10 +121,17 @@ def starting_values(
     """Random weights, output biases at the features' means, the objective's own parameters."""
     values = network.initial(draws)
     d = len(m.mean)
-    decoder = network.decoder
-    if isinstance(decoder, Dense) and objective.output_width(d) == d:
-        last = decoder.layers[-1]
-        bias = INVERSE_LINKS[objective.loss.link](m.mean)
-        values[last.bias] = bias / last.bias_gain
+    bias = objective.loss.start(m.mean)
+    if not isinstance(network.decoder, Wrapped) and len(bias) == objective.output_width(d):
+        for part, block in _outputs(network.decoder):
+            last = part.layers[-1]
+            values[last.bias] = bias[block] / last.bias_gain
     own = objective.parameters(d, k)
     return values | {f"objective.{name}": value for name, value in own.items()}
+
+
+def _outputs(decoder: Dense | Parallel) -> list[tuple[Dense, slice]]:
+    """The dense stacks of a decoder, and which of its outputs each gives."""
+    if isinstance(decoder, Dense):
+        return [(decoder, slice(None))]
+    return list(zip(decoder.parts, decoder.blocks, strict=True))

@@ -267,8 +267,24 @@ or Loss, default="squared_error"
         """What to optimise, from the parameters."""
         raise NotImplementedError
 
-    def _rows(self, data: Data, y: Any, weight: Tensor | None) -> Rows:
-        """What training knows of the rows beside X."""
+    def _objective_for(self, data: Data, weight: Tensor | None, kept: Start | None) -> Objective:
+        """The same where the data have a say; `kept` is the fit that this one continues."""
+        return self._objective()
+
+    def _network(self, objective: Objective, source: Source, m: Moments) -> tuple[Network, int]:
+        """The network, in the units of the data, and the number of code units."""
+        return build_network(self, objective, source, m)
+
+    def _settings(self) -> dict[str, Any]:
+        """What has to stay as it is for a fit to continue the last one."""
+        return {name: getattr(self, name) for name in SETTINGS}
+
+    def _check_range(self, loss: Loss, m: Moments) -> None:
+        """Raise when X leaves what can be represented."""
+        check_range(self, loss, m)
+
+    def _rows(self, data: Data, y: Any, weight: Tensor | None, **known: Any) -> Rows:
+        """What training knows of the rows beside X; `known` is what the variant's `fit` adds."""
         return NO_ROWS if weight is None else Rows(weight=weight)
 
     def _train(
@@ -295,8 +311,8 @@ or Loss, default="squared_error"
             Training data: an array, a DataFrame, a CSR matrix, a torch tensor, or a memory map,
             which is read a batch at a time.
 
-        y : None
-            Ignored.
+        y : array-like of shape (n_samples,), default=None
+            Labels, for estimators that use them; otherwise ignored.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows, scaled to mean 1.
@@ -340,26 +356,26 @@ or Loss, default="squared_error"
             raise ValueError("partial_fit takes one pass: it cannot use early_stopping=True.")
         return self._fit(X, y, sample_weight, 1, keep=True, partial=True)
 
-    def _fit(self, X, y, sample_weight, epochs: int, keep: bool, partial: bool = False):
+    def _fit(self, X, y, sample_weight, epochs: int, keep: bool, partial: bool = False, **known):
         kept = getattr(self, "_training", None) if keep else None
         data = read_data(self, X, reset=not (partial and kept), **self._arithmetic())
-        if kept is not None and not kept.continues(self, data.source):
+        if kept is not None and not kept.continues(self._settings(), data.source):
             kept = None
         weight = read_weight(sample_weight, data)
-        objective = self._objective()
+        objective = self._objective_for(data, weight, kept)
         bounded = any(math.isfinite(bound) for bound in objective.loss.domain)
         bounds = bounded or overrides(objective, "informed")
         m = moments(data.source, weight, bounds, self._allows_nan)
         features = known_features(self, m) if kept is None else kept.features
         objective = objective.informed(features)
         m = m._replace(mean=m.mean.nan_to_num())
-        check_range(self, objective.loss, m)
+        self._check_range(objective.loss, m)
         observed = None
         if self._allows_nan:
             data, weight, observed = without_missing(data, weight, features.mean)
         start = kept or self._start(data, objective, m, features, keep)
         streams = Streams([start.seed], data.source.device)
-        rows = self._rows(data, y, weight)
+        rows = self._rows(data, y, weight, **known)
         if observed is not None:
             rows = dataclasses.replace(rows, observed=observed)
         source, rows, validation = self._hold_out(data.source, rows, streams)
@@ -404,15 +420,14 @@ or Loss, default="squared_error"
         self, data: Data, objective: Objective, m: Moments, features: Features, keep: bool
     ) -> Start:
         """Where a fit begins that does not go on with the last one's optimiser."""
-        network, k = build_network(self, objective, data.source, m)
+        network, k = self._network(objective, data.source, m)
         seed = self._seed()
         draws = Streams([seed], data.source.device).draws("init", data.source.dtype)
         initial = starting_values(network, objective, m, k, draws)
         given = self if keep and hasattr(self, "encoder_") else self.initialize_from
         if given is not None:
             initial |= copied_weights(network, given)
-        settings = {name: getattr(self, name) for name in SETTINGS}
-        return Start(network, k, m.scale, initial, seed, settings, features)
+        return Start(network, k, m.scale, initial, seed, self._settings(), features)
 
     def _seed(self) -> int:
         if self.random_state is None:

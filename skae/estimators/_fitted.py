@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from skae._engine.batches import complete, missing
 from skae.estimators._input import Data, check_namespace, read_codes, read_data, read_weight
-from skae.modules import DenseModule, infer
+from skae.modules import DenseModule, ParallelModule, infer
 from skae.objective import Features, observed_weight
 
 _CELLS = 2**21  # of the widest layer, held at once: a few tens of megabytes
@@ -223,9 +223,9 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _linears(self) -> list[nn.Linear]:
         check_is_fitted(self)
         modules = (self.encoder_, self.decoder_)
-        if not all(isinstance(module, DenseModule) for module in modules):
+        if not all(isinstance(module, DenseModule | ParallelModule) for module in modules):
             raise AttributeError("coefs_ and intercepts_ exist only for built-in dense layers.")
-        parts = (part for module in modules for part in module.children())
+        parts = (part for module in modules for part in module.modules())
         return [part for part in parts if isinstance(part, nn.Linear)]
 
     @property
