@@ -203,9 +203,6 @@ or Loss, default="squared_error"
         Weights of shape (n_in, n_out) and biases of shape (n_out,) of all layers, encoder then
         decoder, as scikit-learn's MLP has them.
 
-    components_ : ndarray of shape (n_components_, n_features_in_)
-        Weights of a linear encoder of one layer.
-
     n_components_ : int
         Number of code units.
 

@@ -29,6 +29,8 @@ class Autoencoder(BaseAutoencoder):
 
     Attributes
     ----------
+    components_ : ndarray of shape (n_components_, n_features_in_)
+        Weights of a linear encoder of one layer.
 
     References
     ----------
