@@ -19,6 +19,21 @@ def whole(k: float | Tensor) -> int | Tensor:
     return torch.ceil(k - _ROUNDING) if isinstance(k, Tensor) else math.ceil(k - _ROUNDING)
 
 
+def largest(h: Tensor, k: float, *, of_batch: bool = False) -> Tensor | None:
+    """Where the k largest values of every row of `h` are, of shape (n, width).
+
+    Places in the flattened h, in ascending order of rows; of a batch, the n k largest of all. None
+    with k >= width.
+    """
+    (n, width), k = h.shape, whole(k)
+    if k >= width:
+        return None
+    if of_batch:
+        return h.flatten().topk(n * int(k), sorted=False).indices.sort().values
+    units = h.topk(int(k), dim=-1, sorted=False).indices
+    return units.add_(torch.arange(0, n * width, width, device=h.device).unsqueeze(-1)).flatten()
+
+
 def keep_largest(h: Tensor, k: float | Tensor) -> Tensor:
     """The k largest values of every row, zero elsewhere, of the shape of `h` (..., n, width).
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from skae._engine.train import FULL_BATCH
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._estimator import estimator
-from skae.latents import keep_largest, keep_largest_of_batch
+from skae.latents import keep_largest, keep_largest_of_batch, largest
 from skae.losses import resolve_loss
 from skae.objective import Forward, Objective, is_positive
 
@@ -74,6 +74,10 @@ class KSparse(Objective):
 
     def latent(self, h, rng):
         return self._keep(h, self.k_at(rng.progress, h.shape[-1]))
+
+    def support(self, h, rng):
+        k = self.k_at(rng.progress, h.shape[-1])
+        return largest(h, k, of_batch=self.selection == "batch")
 
     def latent_gradient(self, d_z, h, z):
         return d_z * (z != 0)
