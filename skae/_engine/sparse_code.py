@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skae.modules import ACTIVATION_OF, DenseModule
+from skae.modules import DenseModule
 
 # Of a code's cells, the part up to which its entries are summed: see `is_worth_it`.
 _SPARSE = 1 / 8
@@ -122,14 +122,8 @@ def infer_from_sparse(module: nn.Module, z: Tensor) -> Tensor | None:
     entries = int(z.count_nonzero()) + 2 * width
     if not is_worth_it(entries, n, width, z.device):
         return None
-    first, *others = module
+    linear: nn.Linear = module[0]  # type: ignore[assignment]
     places = z.flatten().nonzero().squeeze(-1)
-    code = SparseCode(places, n, width)
-    W = first.weight.to(z.dtype).t().contiguous()
-    x = code.times(z.flatten()[places], W).add_(first.bias.to(z.dtype))
-    for part in others:
-        if isinstance(part, nn.Linear):
-            x = torch.addmm(part.bias.to(x.dtype), x, part.weight.to(x.dtype).t())
-        else:
-            ACTIVATION_OF[type(part)].into(x, out=x)
-    return x
+    W, b = linear.weight.to(z.dtype).t().contiguous(), linear.bias.to(z.dtype)
+    a = SparseCode(places, n, width).times(z.flatten()[places], W).add_(b)
+    return module[1:].infer(a)  # type: ignore[operator]
