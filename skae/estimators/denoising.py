@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skae.corruption import choose_cells, gaussian, salt_and_pepper, swapped
+from skae.corruption import choose_cells, gaussian, replace_cells, salt_and_pepper, swapped
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._estimator import estimator
 from skae.losses import resolve_loss
@@ -63,23 +63,25 @@ class DenoisingObjective(Objective):
             touched = torch.as_tensor(level > 0, device=x.device)
             return gaussian(x, level, rng), touched.expand_as(x)
         chosen = choose_cells(level, x, rng, exact=self.exact)
-        return torch.where(chosen, self._replacement(x, rng), x), chosen
+        return replace_cells(x, chosen, self._replacement(x, rng)), chosen
 
-    def _replacement(self, x: Tensor, rng) -> float | Tensor:
+    def _replacement(self, x: Tensor, rng) -> Tensor:
         """What takes the place of corrupted cells."""
         if self.corruption == "swap":
             return swapped(x, rng)
         if self.corruption == "salt_and_pepper":
             return salt_and_pepper(*self._ends(x), x, rng)
         if self.fill != "mean":
-            return self.fill
-        return 0.0 if self.features is None else self.features.mean.nan_to_num().to(x)
+            return torch.as_tensor(self.fill).to(x)
+        if self.features is None:
+            return torch.zeros_like(x)
+        return self.features.mean.nan_to_num().to(x)
 
-    def _ends(self, x: Tensor) -> tuple[Any, Any]:
+    def _ends(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The lowest and highest values possible, else those that each feature had."""
         low, high = self.loss.domain
         if math.isfinite(low) and math.isfinite(high):
-            return low, high
+            return x.new_tensor(low), x.new_tensor(high)
         if self.features is None:
             raise ValueError("Salt and pepper needs `features`: see Objective.informed.")
         return self.features.low.to(x), self.features.high.to(x)

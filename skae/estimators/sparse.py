@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skae._engine.batches import Source
@@ -40,7 +42,7 @@ class Sparsity(Objective):
 
     def activity(self, h: Tensor, weight: Tensor | None) -> Tensor:
         """rho^, the mean over these rows, of shape (..., 1, k)."""
-        raise NotImplementedError
+        return mean_activation(h, weight)
 
     def init_state(self, d, k):
         return {"rho_hat": torch.zeros(k)}
@@ -319,7 +321,13 @@ class SparseAutoencoder(BaseAutoencoder):
         return result
 
     def _reported(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
-        return {"rho_hat_": state["rho_hat"].cpu().numpy().copy()}
+        return {"_rho_hat": state["rho_hat"].tolist()}  # no array, of which library should it be?
+
+    @property
+    def rho_hat_(self) -> np.ndarray:
+        """Mean activation of every code unit over the training rows, of shape (n_components_,)."""
+        check_is_fitted(self)
+        return np.array(self._rho_hat)
 
 
 def _mean_activity(

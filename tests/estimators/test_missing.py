@@ -185,8 +185,8 @@ def test_corruption_leaves_missing_cells_at_the_mean(holed, monkeypatch):
 
     seen, forward = [], fused.Forward
 
-    def recorded(*args):
-        out = forward(*args)
+    def recorded(*args, **named):
+        out = forward(*args, **named)
         seen.append((out.x_in.clone(), out.rows.observed.clone(), out.changed.clone()))
         return out
 
