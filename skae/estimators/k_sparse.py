@@ -17,8 +17,9 @@ from torch import Tensor
 from skae._engine.train import FULL_BATCH
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._estimator import estimator
-from skae.latents import keep_largest, keep_largest_of_batch
+from skae.latents import keep_largest, keep_largest_of_batch, largest
 from skae.losses import resolve_loss
+from skae.modules import infer
 from skae.objective import Forward, Objective, is_positive
 
 _FALL = 0.5  # of the schedule's horizon, over which k falls (the paper's first half of the epochs)
@@ -74,6 +75,10 @@ class KSparse(Objective):
 
     def latent(self, h, rng):
         return self._keep(h, self.k_at(rng.progress, h.shape[-1]))
+
+    def support(self, h, rng):
+        k = self.k_at(rng.progress, h.shape[-1])
+        return largest(h, k, of_batch=self.selection == "batch")
 
     def latent_gradient(self, d_z, h, z):
         return d_z * (z != 0)
@@ -278,7 +283,8 @@ class KSparseAutoencoder(BaseAutoencoder):
 
     alpha_k : float, default=1.0
         Once trained, `transform` and `reconstruct` keep alpha_k k units, rounded up: the paper's
-        alpha, at least 1, chosen by the classifier on the codes (3 on MNIST with k = 25).
+        alpha, at least 1, chosen by the classifier on the codes (3 on MNIST with k = 25). With
+        "row" selection `set_params` changes it without another `fit`.
 
     selection : {"row", "batch"}, default="row"
         "row" keeps k units of every row. "batch" keeps the n k largest of a batch of n rows [3]_
@@ -425,3 +431,7 @@ class KSparseAutoencoder(BaseAutoencoder):
 
     def _reported(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"dead_fraction_": float(self._objective().dead(state).double().mean())}  # type: ignore[attr-defined]
+
+    def _encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        objective = dataclasses.replace(self.objective_, alpha_k=float(self.alpha_k))
+        return objective.encode(infer(self.encoder_, self._completed(x)[0], out))
