@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
@@ -134,9 +135,9 @@ class GeneralizedAutoencoder(BaseAutoencoder):
     *Sample weights* count rows: a pair counts :math:`w_i w_j` times, row i enters the loss with
     :math:`w_i S_i`, means, geodesic centring and the default `t` are weighted, and rows of weight
     0 are in no set. (Under "margin" :math:`w_j` counts relative to the mean of its kind of
-    neighbours, so that :math:`S_i` stays; M of "lle" has no weights, its cost has.) Equal rows (of one class, in supervised relations) are one row with their
-    summed weight, and so are not each other's neighbours. An integer weight thus equals
-    repetition.
+    neighbours, so that :math:`S_i` stays; M of "lle" has no weights, its cost has.) Equal rows
+    (of one class, in supervised relations) are one row with their summed weight, and so are not
+    each other's neighbours. An integer weight thus equals repetition.
 
     X is held in memory, dense, together with the targets.
 
@@ -233,6 +234,9 @@ class GeneralizedAutoencoder(BaseAutoencoder):
     -----
     ``reconstruct``, ``score`` and the errors are about a row and its own reconstruction, whatever
     the relation.
+
+    Table 1 of the source was not at hand: its rows are taken from accounts of it, those for isomap
+    and lle from memory.
 
     References
     ----------
@@ -365,9 +369,9 @@ class GeneralizedAutoencoder(BaseAutoencoder):
         first = 0 if state is None else state["epoch"]
         if state is not None:
             task.encode(initial)  # as the last fit left them
-        training = dataclasses.replace(training, horizon=training.horizon or first + self.max_iter)
         passes: list[Pass] = []
         left = training.max_iter
+        training = dataclasses.replace(training, horizon=training.horizon or first + left)
         for more in range(1 if task.relation.is_fixed else min(self.max_outer, left), 0, -1):
             result = train(
                 network, objective, source, initial=initial, **task.relate(), **options,
@@ -478,7 +482,8 @@ class _Task:
 
     def _side(self, rows: Rows, source: Source, target: np.ndarray, weight: np.ndarray) -> Rows:
         """Targets, and weights of mean 1; rows that do not count have any target."""
-        target = np.where(weight[:, None] > 0, target, self.points.X.mean(0))
+        if not (weight > 0).all():
+            target = np.where(weight[:, None] > 0, target, self.points.X.mean(0))
         if isinstance(self.objective.loss, BinaryCrossEntropy):
             target = _in_unit_interval(target, self.relation.name)
         weight = weight / weight.mean()
@@ -501,7 +506,8 @@ class _Task:
 def _summary(
     result: Result, first: int, factor: float, constant: float = 0.0, changed: float = 1.0
 ) -> Pass:
-    loss = result.monitor.loss_curves[0][-1]
+    curve = result.monitor.loss_curves[0]
+    loss = curve[-1] if curve else math.nan  # interrupted in the first epoch
     return Pass(result.state["epoch"] - first, loss, factor * loss + constant, changed)
 
 
