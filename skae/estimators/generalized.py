@@ -402,7 +402,7 @@ class GeneralizedAutoencoder(BaseAutoencoder):
         return last.changed <= self.outer_tol and moved <= self.outer_tol * abs(before.loss)
 
     def _warn_unsettled(self, result: Result, passes: list[Pass]) -> None:
-        if self.max_outer == 1:
+        if len(passes) == 1:
             return
         result.monitor.reasons[0] = "max_outer"
         warnings.warn(
@@ -422,6 +422,8 @@ class GeneralizedAutoencoder(BaseAutoencoder):
 class _Task:
     """What the outer loop trains on: points, their relation, and the codes it was last given."""
 
+    related: Related  # of the last call of `relate`
+
     def __init__(
         self,
         relation: Relation,
@@ -437,7 +439,6 @@ class _Task:
         relation.check(self.points, validation is not None)
         self.held = None if validation is None else _held_out(*validation)
         self.codes: np.ndarray | None = None
-        self.related: Related | None = None
         self.changed = 1.0
 
     def encode(self, parameters: Mapping[str, Tensor]) -> None:
@@ -456,7 +457,7 @@ class _Task:
 
     def relate(self) -> dict[str, Any]:
         """The side data of training and held-out rows, for `train`."""
-        before = self.related
+        before = getattr(self, "related", None)
         self.related = self.relation.relate(self.points, self.codes)
         if before is not None:
             self.changed = share_changed(before.pairs, self.related.pairs)
@@ -466,7 +467,7 @@ class _Task:
         return {"rows": rows, "validation": self._validation()}
 
     def _validation(self) -> tuple[Source, Rows] | None:
-        if self.validation is None or self.held is None or self.related is None:
+        if self.validation is None or self.held is None:
             return None
         source, rows = self.validation
         target, S = self.relation.relate_held_out(self.points, self.codes, self.related, self.held)
@@ -496,10 +497,9 @@ class _Task:
 
     def summary(self, result: Result, first: int) -> Pass:
         """What a pass that began at epoch `first` came to."""
-        related, loss = self.related, self.objective.loss
-        assert related is not None
-        constant = 0.0 if isinstance(loss, BinaryCrossEntropy) else related.constant
-        factor = float(related.weight.sum()) * self.source.d
+        is_entropy = isinstance(self.objective.loss, BinaryCrossEntropy)
+        constant = 0.0 if is_entropy else self.related.constant
+        factor = float(self.related.weight.sum()) * self.source.d
         return _summary(result, first, factor, constant, self.changed)
 
 

@@ -172,6 +172,7 @@ def test_the_target_of_class_is_the_class_mean(X, y, monkeypatch):
     np.testing.assert_allclose(seen[0].target, expected)
     assert len(seen) == 1
     assert seen[0].weight is None
+    assert model.engine_.path == "fused"
     assert [p.changed for p in model.outer_history_] == [1.0]
 
 
