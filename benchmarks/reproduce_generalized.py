@@ -5,8 +5,10 @@ classifies better than one learnt by reconstructing the row itself. One network,
 one budget of epochs and one set of training options for all relations; codes of 10,000 training
 rows, scored on the 10,000 test rows:
 
-- error: of the k nearest neighbours' vote in the code, k = 1 and 5;
+- error: of a vote of the k nearest training rows in the code, k = 1, 5 and 18;
 - impurity: the mean share of other classes among the 18 nearest training rows.
+
+The source's k for the error is not known to us; its impurity is said to be of 18.
 
 python benchmarks/reproduce_generalized.py [--quick] [--only neighbors] [--threads 1]
 """
@@ -26,7 +28,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from skae import GeneralizedAutoencoder
 
-ROWS, EPOCHS, SEED = 10_000, 60, 0
+ROWS, EPOCHS, SEED = 10_000, 50, 0
+VOTERS = (1, 5, 18)
 IMPURITY = 18  # neighbours, as in the accounts of the source
 
 # The same for all. Chosen on 2,000 of the training rows: sigmoid layers, as in the source, are
@@ -59,7 +62,8 @@ Their protocol is not known in full, so only the order can be compared. The isom
 def main() -> None:
     """Run every row."""
     options = parser(__doc__ or "").parse_args()
-    header = ["codes", "error (k=1)", "error (k=5)", f"impurity (k={IMPURITY})", "passes", "paper"]
+    errors = [f"error (k={k})" for k in VOTERS]
+    header = ["codes", *errors, f"impurity (k={IMPURITY})", "epochs of passes", "paper"]
     shown = Table("generalized", header, options, NOTES)
     X, y, X_test, y_test = mnist()
     rows, epochs = (1500, 4) if options.quick else (ROWS, EPOCHS)
@@ -96,13 +100,11 @@ def fitted(relation: dict[str, Any], X: np.ndarray, y: np.ndarray, epochs: int) 
 
 
 def score(Z: np.ndarray, y: np.ndarray, Z_test: np.ndarray, y_test: np.ndarray) -> list[float]:
-    """Errors of 1 and 5 nearest neighbours and the impurity, in %."""
-    index = NearestNeighbors(n_neighbors=IMPURITY).fit(Z).kneighbors(Z_test)[1]
-    near = y[index]
-    votes = [np.array([np.bincount(row[:k], minlength=10).argmax() for row in near])
-             for k in (1, 5)]  # fmt: skip
-    errors = [100 * float(np.mean(vote != y_test)) for vote in votes]
-    return [*errors, 100 * float(np.mean(near != y_test[:, None]))]
+    """Error of every number of voters, and the impurity, in %."""
+    near = y[NearestNeighbors(n_neighbors=IMPURITY).fit(Z).kneighbors(Z_test)[1]]
+    votes = [[np.bincount(row[:k]).argmax() for row in near] for k in VOTERS]
+    errors = [float(np.mean(vote != y_test)) for vote in votes]
+    return [100 * value for value in (*errors, float(np.mean(near != y_test[:, None])))]
 
 
 if __name__ == "__main__":
