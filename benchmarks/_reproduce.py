@@ -40,7 +40,9 @@ def data_path(*parts: str) -> Path:
 def mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """X_train, y_train, X_test, y_test: pixels in [0, 1] as float32, of shape (n, 784)."""
     data = np.load(data_path("images", "mnist.npz"))
-    pixels = (data[name].reshape(-1, 784).astype(np.float32) / 255 for name in ("X_train", "X_test"))
+    pixels = (
+        data[name].reshape(-1, 784).astype(np.float32) / 255 for name in ("X_train", "X_test")
+    )
     X_train, X_test = pixels
     return X_train, data["y_train"].astype(int), X_test, data["y_test"].astype(int)
 

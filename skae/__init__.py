@@ -1,8 +1,24 @@
 """Autoencoders as scikit-learn estimators, on torch."""
 
 from skae.estimators.autoencoder import Autoencoder
+from skae.estimators.contractive import ContractiveAutoencoder
+from skae.estimators.denoising import DenoisingAutoencoder
+from skae.estimators.embedding import EmbeddingAutoencoder
 from skae.estimators.generalized import GeneralizedAutoencoder
+from skae.estimators.k_sparse import KSparseAutoencoder
 from skae.estimators.outlier import ReconstructionOutlierDetector
+from skae.estimators.sparse import SparseAutoencoder
+from skae.estimators.split_brain import SplitBrainAutoencoder
 
-__all__ = ["Autoencoder", "GeneralizedAutoencoder", "ReconstructionOutlierDetector"]
+__all__ = [
+    "Autoencoder",
+    "ContractiveAutoencoder",
+    "DenoisingAutoencoder",
+    "EmbeddingAutoencoder",
+    "GeneralizedAutoencoder",
+    "KSparseAutoencoder",
+    "ReconstructionOutlierDetector",
+    "SparseAutoencoder",
+    "SplitBrainAutoencoder",
+]
 __version__ = "0.1.0"

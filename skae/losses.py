@@ -60,6 +60,14 @@ class Loss:
         """Reconstruction x^ of shape (..., n, d) from the decoder's output."""
         return ACTIVATIONS[self.link].function(raw)
 
+    def width(self, d: int) -> int:
+        """Number of decoder outputs for d features."""
+        return d
+
+    def start(self, mean: Tensor) -> Tensor:
+        """The decoder's output that predicts features with these means, where training starts."""
+        return INVERSE_LINKS[self.link](mean)
+
     def share(self, d: int) -> float:
         """What an element counts in its row's loss: 1 / d, the mean over features."""
         return 1.0 / d

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,19 +39,45 @@ class DenseModule(nn.Sequential):
                 b, W = part.bias.to(x.dtype), part.weight.to(x.dtype)
                 x = torch.addmm(b, x, W.t(), out=out if part is linears[-1] else None)
             else:
-                _OF_MODULE[type(part)].into(x, out=x)
+                ACTIVATION_OF[type(part)].into(x, out=x)
         return x
 
 
-_OF_MODULE = {activation.module: activation for activation in ACTIVATIONS.values()}
+class ParallelModule(nn.Module):
+    """Dense modules side by side: each reads columns of its own, and their outputs are joined."""
+
+    def __init__(self, parts: Sequence[DenseModule], reads: Sequence[Sequence[int]]):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.columns = [as_index(columns) for columns in reads]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The outputs of all parts, side by side."""
+        both = zip(self.parts, self.columns, strict=True)
+        return torch.cat([part(x[..., columns]) for part, columns in both], -1)
+
+    def infer(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """The output without a graph, in x's dtype; a tensor of its own."""
+        both = zip(self.parts, self.columns, strict=True)
+        return torch.cat([part.infer(x[..., columns]) for part, columns in both], -1)  # type: ignore[operator]
+
+
+def as_index(columns: Sequence[int]) -> slice | Tensor:
+    """What picks these columns: a slice, which copies nothing, where they follow each other."""
+    if list(columns) == list(range(columns[0], columns[0] + len(columns))):
+        return slice(columns[0], columns[0] + len(columns))
+    return torch.tensor(columns)
+
+
+ACTIVATION_OF = {activation.module: activation for activation in ACTIVATIONS.values()}
 
 
 def infer(module: nn.Module, x: Tensor, out: Tensor | None = None) -> Tensor:
     """The module's output for inference, in x's dtype whatever the module's.
 
-    A dense module writes it to `out`, if given; others return a tensor of their own.
+    A plain dense module writes it to `out`, if given; others return a tensor of their own.
     """
-    if isinstance(module, DenseModule):
+    if isinstance(module, DenseModule | ParallelModule):
         return module.infer(x, out)
     parameter = next(module.parameters(), x)
     if parameter.dtype != x.dtype:
@@ -75,6 +101,13 @@ class Wrapped:
             if draws and name in self.in_training:
                 return type(part).__name__
         return None
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether a layer normalises by the batch's statistics, which one row does not have."""
+        kind = nn.modules.batchnorm._BatchNorm
+        return any(isinstance(part, kind) and name in self.in_training
+                   for name, part in self.working.named_modules())  # fmt: skip
 
     def train(self, mode: bool) -> None:
         """Put the module in training or inference mode; what the user put in the latter stays."""

@@ -7,15 +7,17 @@ are a dictionary of tensors whose leading axes, if any, are models trained toget
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from skae.activations import ACTIVATIONS
-from skae.modules import DenseModule, Linear, Parameters, Wrapped
+from skae.modules import DenseModule, Linear, ParallelModule, Parameters, Wrapped, as_index
 
 
 class Layer(NamedTuple):
@@ -102,7 +104,7 @@ class Dense:
         """
         for i, layer in enumerate(self.layers):
             fan_in = self.widths[i]
-            is_output = self.name == "decoder" and i == len(self.widths) - 2
+            is_output = self.name.startswith("decoder") and i == len(self.widths) - 2
             if not layer.tied:
                 yield layer.weight, _uniform(draws, layer.shape, (1 if is_output else 2) / fan_in)
             if not is_output:
@@ -172,7 +174,99 @@ class Dense:
         return out
 
 
-Stack = Dense | Wrapped
+@dataclass(frozen=True)
+class Parallel:
+    """Dense stacks side by side: each reads columns of its own, and their outputs are joined.
+
+    `reads` holds, for every part, the columns of the input that it sees; together they have
+    each column once. The parts' parameters are disjoint, so that training the whole is training
+    each.
+    """
+
+    name: str
+    parts: tuple[Dense, ...]
+    reads: tuple[tuple[int, ...], ...]
+
+    tied_to = None  # parts have no weights in common
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of the input and of the joined output."""
+        ends = [(part.widths[0], part.widths[-1]) for part in self.parts]
+        return sum(first for first, _ in ends), sum(last for _, last in ends)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return tuple(layer for part in self.parts for layer in part.layers)
+
+    @cached_property
+    def columns(self) -> tuple[slice | Tensor, ...]:
+        """What picks each part's columns of the input."""
+        return tuple(as_index(columns) for columns in self.reads)
+
+    @cached_property
+    def blocks(self) -> tuple[slice, ...]:
+        """Where each part's output lies in the joined one."""
+        ends = accumulate((part.widths[-1] for part in self.parts), initial=0)
+        return tuple(slice(start, end) for start, end in pairwise(ends))
+
+    @cached_property
+    def center(self) -> Tensor | None:
+        """The parts' centers, joined in the order of the input."""
+        centers = [part.center for part in self.parts]
+        like = next((center for center in centers if center is not None), None)
+        if like is None:
+            return None
+        joined = like.new_zeros(self.widths[0])
+        for columns, center in zip(self.columns, centers, strict=True):
+            if center is not None:
+                joined[columns] = center
+        return joined
+
+    def in_features(self, default: int) -> int:
+        """Width of the input."""
+        return self.widths[0]
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {k: v for part in self.parts for k, v in part.weight_shapes().items()}
+
+    def bias_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {k: v for part in self.parts for k, v in part.bias_shapes().items()}
+
+    def initial(self, draws) -> Iterator[tuple[str, Tensor]]:
+        """Starting values of one part after the other."""
+        for part in self.parts:
+            yield from part.initial(draws)
+
+    def forward(self, parameters: Parameters, x: Tensor, drop=None) -> Tensor:
+        """Joined output of shape (..., n, widths[-1])."""
+        return self.both_sides(parameters, x, drop)[1]
+
+    def both_sides(self, parameters: Parameters, x: Tensor, drop=None) -> tuple[Tensor, Tensor]:
+        """The parts' last layers before and after their activation."""
+        both = zip(self.parts, self.columns, strict=True)
+        sides = [part.both_sides(parameters, x[..., columns], drop) for part, columns in both]
+        return torch.cat([a for a, _ in sides], -1), torch.cat([h for _, h in sides], -1)
+
+    def exported(self, parameters: Parameters) -> dict[str, Tensor]:
+        """The parameters of the same function without center and gains."""
+        return {k: v for part in self.parts for k, v in part.exported(parameters).items()}
+
+    def imported(self, exported: Parameters) -> dict[str, Tensor]:
+        """The inverse of `exported`."""
+        return {k: v for part in self.parts for k, v in part.imported(exported).items()}
+
+    def module(self, exported: Parameters) -> ParallelModule:
+        """A torch module with its own copy of the parameters."""
+        return ParallelModule([part.module(exported) for part in self.parts], self.reads)
+
+    def read(self, module: nn.Module) -> dict[str, Tensor]:
+        """The parameters of a module made by `module`."""
+        both = zip(self.parts, module.parts, strict=True)  # type: ignore[arg-type]
+        return {k: v for part, own in both for k, v in part.read(own).items()}
+
+
+Stack = Dense | Parallel | Wrapped
 
 
 @dataclass(frozen=True)
@@ -188,11 +282,11 @@ class Network:
 
     @property
     def is_dense(self) -> bool:
-        return all(isinstance(stack, Dense) for stack in self.stacks)
+        return not any(isinstance(stack, Wrapped) for stack in self.stacks)
 
     def encoder_outputs(self, rows: Tensor) -> int:
         """Number of encoder outputs, for rows of the data's width."""
-        if isinstance(self.encoder, Dense):
+        if not isinstance(self.encoder, Wrapped):
             return self.encoder.widths[-1]
         self.encoder.working.eval()
         with torch.no_grad():
@@ -237,7 +331,7 @@ class Network:
 
     def weight_gains(self) -> dict[str, float]:
         """What each stored weight is multiplied with before it is used, where that is not 1."""
-        layers = (layer for s in self.stacks if isinstance(s, Dense) for layer in s.layers)
+        layers = (layer for s in self.stacks if not isinstance(s, Wrapped) for layer in s.layers)
         return {layer.weight: layer.gain for layer in layers if layer.gain != 1}
 
     def initial(self, draws) -> dict[str, Tensor]:
@@ -259,3 +353,11 @@ class Network:
     def read(self, encoder: nn.Module, decoder: nn.Module) -> dict[str, Tensor]:
         """The exported parameters of the modules made by `modules`."""
         return self.encoder.read(encoder) | self.decoder.read(decoder)
+
+
+def side_by_side(networks: Sequence[Network], reads: Sequence[Sequence[int]]) -> Network:
+    """One network of several dense ones, each with its own columns of x and of the code."""
+    encoders, decoders = zip(*(network.stacks for network in networks), strict=True)
+    encoder = Parallel("encoder", encoders, tuple(tuple(columns) for columns in reads))
+    codes = tuple(tuple(range(block.start, block.stop)) for block in encoder.blocks)
+    return Network(encoder, Parallel("decoder", decoders, codes))

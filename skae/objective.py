@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from skae.losses import Loss
+from skae.pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,11 @@ class Rows:
 
     weight: Tensor | None = None  # (..., n)     sample weights of mean 1 over the training rows
     target: Tensor | None = None  # (..., n, d)  what to reconstruct, where it is not x
-    observed: Tensor | None = None  # (..., n, d)  1 where a value was seen, 0 where it is missing
+    observed: Tensor | None = None  # (..., n, d)  1 where a value was seen, 0 where it is missing;
+    #                                 kept in bytes, seen by hooks in x's dtype
     index: Tensor | None = None  # (n,)        position in the training data
     y: Tensor | None = None  # (n, ...)    the target passed to fit
+    pairs: Pairs | None = None  # what is known of pairs of rows
 
     def take(self, index: Tensor | slice) -> Rows:
         """The side data of these rows."""
@@ -40,7 +43,22 @@ class Rows:
             observed=cells(self.observed),
             index=None if self.index is None else self.index[index],
             y=None if self.y is None else self.y[index],
+            pairs=None if self.pairs is None else self.pairs.take(index),
         )
+
+    def accompanied(self, index: Tensor, rng) -> tuple[Tensor, Rows]:
+        """These b rows, each with a neighbour that counts in pairs alone: 2 b rows, and where.
+
+        The weights of the b rows are doubled, so that means over the 2 b rows are theirs.
+        """
+        u = rng.uniform(index.shape)
+        partner, pairs = self.pairs.accompanied(index, self.weight, u)  # type: ignore[union-attr]
+        both = torch.cat([index, partner])
+        rows = dataclasses.replace(self, pairs=None).take(both)
+        weight = u.new_ones(2 * len(u)) if rows.weight is None else rows.weight.clone()
+        weight[..., : len(u)] *= 2
+        weight[..., len(u) :] = 0
+        return both, dataclasses.replace(rows, weight=weight, pairs=pairs)
 
     def normalised(self) -> Rows:
         """The same with weights of mean 1."""
@@ -49,6 +67,21 @@ class Rows:
 
 
 NO_ROWS = Rows()
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What is known of the features, from the training data; float64, of shape (d,) each."""
+
+    mean: Tensor  # NaN where no value was ever seen
+    low: Tensor
+    high: Tensor
+
+    def __eq__(self, other: object) -> bool:
+        pairs = zip(vars(self).values(), vars(other).values(), strict=False)
+        return type(other) is type(self) and all(
+            a.shape == b.shape and torch.allclose(a, b, 0.0, 0.0, equal_nan=True) for a, b in pairs
+        )
 
 
 class Forward(NamedTuple):
@@ -66,6 +99,7 @@ class Forward(NamedTuple):
     a: Tensor | None = None  # (..., n, code_width(k))  h before its activation, if `needs_input`
     rng: Any = None  # draws for `penalty`
     encoder: Callable[[Tensor], Tensor] | None = None  # x -> h without dropout, if `needs_graph`
+    share: float = 1.0  # of an epoch's rows that this batch is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +127,15 @@ class Objective:
     dropout: Any = 0.0
     input_dropout: Any = 0.0
 
+    def informed(self, features: Features) -> Objective:
+        """The objective for these data, with what it needs to know of them in its fields."""
+        return self
+
     def corrupt(self, x: Tensor, rng) -> tuple[Tensor, Tensor | None]:
         """What the encoder sees, and where it differs from x. Never differentiated.
 
         `rng` draws (see `skae._engine.rng.Draws`) and knows the ``progress`` of the schedule.
+        Missing cells stay as they are in x, whatever this returns for them.
         """
         return x, None
 
@@ -161,7 +200,7 @@ class Objective:
 
     def output_width(self, d: int) -> int:
         """Number of decoder outputs for d features."""
-        return d
+        return self.loss.width(d)
 
     def parameters(self, d: int, k: int) -> dict[str, Tensor]:
         """Starting values of parameters of the objective's own, trained with the network's."""
@@ -191,7 +230,7 @@ class Objective:
     #: to the mean, and sample weights leave it alone.
     penalises_batch = False
 
-    #: Whether `penalty` mixes rows: then a full batch is never evaluated in chunks.
+    #: Whether `latent` or `penalty` mixes rows: then a full batch is never evaluated in chunks.
     mixes_rows = False
 
     #: Whether a hook differentiates through the network itself, with respect to x_in or twice,
@@ -200,6 +239,10 @@ class Objective:
 
     #: Whether `penalty` reads ``out.a``, the code layer before its activation.
     needs_input = False
+
+    #: Fraction of the schedule's horizon before which the losses of epochs do not compare, since
+    #: what is optimised still changes: until then training does not stop by them.
+    settled = 0.0
 
     #: Whether `dropout` covers the code (it does not where the code is a Gaussian's parameters).
     drops_code = True

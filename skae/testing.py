@@ -22,8 +22,10 @@ from skae._engine.buffer import Buffer
 from skae._engine.fused import Fused
 from skae._engine.plan import computing
 from skae._engine.rng import Draws, Streams
+from skae.activations import ACTIVATIONS
 from skae.networks import Dense, Network
 from skae.objective import Forward, Objective, Rows, overrides, stack
+from skae.pairs import Pairs
 
 __all__ = ["check_objective"]
 
@@ -38,11 +40,12 @@ def check_objective(
     n_features: int = 5,
     n_components: int = 3,
     models: int = 2,
+    code_activation: str = "logistic",
     random_state: int = 0,
 ) -> None:
     """Check that an objective keeps the contract that both engines rely on.
 
-    Everything is computed in float64 on small random dense networks with codes in (0, 1), and
+    Everything is computed in float64 on small random dense networks with logistic codes, and
     compared to a relative difference of 1e-12. The rules:
 
     - it is data: a frozen dataclass of floats and static values, which pickles and equals its
@@ -71,6 +74,9 @@ def check_objective(
     models : int, default=2
         Length of the leading axis.
 
+    code_activation : str, default="logistic"
+        Activation of the networks' code layer, for objectives that are made for another.
+
     random_state : int, default=0
         Seeds data, parameters and noise.
 
@@ -88,7 +94,9 @@ def check_objective(
     """
     _check_is_data(objective)
     before = pickle.dumps(objective)
-    trial = _Trial(objective, n_samples, n_features, n_components, models, random_state)
+    trial = _Trial(
+        objective, n_samples, n_features, n_components, models, random_state, code_activation
+    )
     with computing(0.0, None):  # everything here is too small for a second thread
         for check in _CHECKS:
             check(trial)
@@ -106,6 +114,7 @@ class _Trial:
     k: int
     models: int
     seed: int
+    code_activation: str
 
     def fail(self, how: str) -> None:
         raise AssertionError(f"{type(self.objective).__name__}: {how}.")
@@ -163,16 +172,19 @@ class _Trial:
         weight = self.normal(self.n, shift=1).sigmoid() + 0.5
         observed = (self.normal(self.n, self.d, shift=2) < 0.5).double()
         index = torch.arange(self.n)
-        rows = Rows(weight / weight.mean(), self.data(shift=3), observed, index, index % 2)
+        phi = self.normal(self.n, self.n, shift=2).sigmoid()
+        pairs = Pairs((phi + phi.mT).fill_diagonal_(0) / 2)
+        rows = Rows(weight / weight.mean(), self.data(shift=3), observed, index, index % 2, pairs)
         return dataclasses.replace(rows, **without)
 
     def network(self, hidden: bool = True, tied: bool = False, center=None) -> Network:
         """A small network; hidden layers are as wide as h, so that the first W fits it."""
         o, width = self.objective, self.objective.code_width(self.k)
         inner = (width,) if hidden else ()
+        code = self.code_activation
         gain_in, gain_out = (1.0, 1.0) if tied or center is None else (0.8, 1.3)
         widths = (self.d, *inner, width), (self.k, *inner, o.output_width(self.d))
-        encoder = Dense("encoder", widths[0], "tanh", "logistic", None, center, gain_in)
+        encoder = Dense("encoder", widths[0], "tanh", code, None, center, gain_in)
         tied_to = encoder if tied else None
         decoder = Dense("decoder", widths[1], "tanh", "identity", tied_to, gain_out=gain_out)
         return Network(encoder, decoder)
@@ -334,7 +346,7 @@ def _take(out: Forward, index: Tensor, inner: bool) -> Forward:
         return part[..., (index + n * copies[:, None]).flatten(), :]
 
     parts: dict[str, Any] = {
-        name: rows(getattr(out, name)) for name in ("x", "x_in", "h", "z", "raw", "changed")
+        name: rows(getattr(out, name)) for name in ("x", "x_in", "h", "z", "raw", "changed", "a")
     }
     return out._replace(**parts, rows=out.rows.take(index))
 
@@ -386,11 +398,12 @@ def _check_latent_gradient(trial: _Trial, h: Tensor) -> None:
 
 
 def _check_penalty_gradient(trial: _Trial, out: Forward, net: Mapping[str, Tensor]) -> None:
+    parts = (*_TRACED, "a") if trial.objective.needs_input else _TRACED
     leaves = {
         name: value.detach().clone().requires_grad_()
-        for name, value in {**{k: getattr(out, k) for k in _TRACED}, **net}.items()
+        for name, value in {**{k: getattr(out, k) for k in parts}, **net}.items()
     }
-    traced = out._replace(**{name: leaves[name] for name in _TRACED})
+    traced = out._replace(**{name: leaves[name] for name in parts})
     with torch.enable_grad():
         penalty = trial.objective.penalty(traced, {name: leaves[name] for name in net})
         if penalty is None:
@@ -402,6 +415,9 @@ def _check_penalty_gradient(trial: _Trial, out: Forward, net: Mapping[str, Tenso
         name: torch.zeros_like(leaf) if gradient is None else gradient
         for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
     }
+    if "a" in expected:  # the engine multiplies what it gets for h by f'(a)
+        f = ACTIVATIONS[trial.code_activation]
+        expected["h"] = expected["h"] + expected.pop("a") / f.derivative(out.h, out.a)  # type: ignore[arg-type]
     for name in _TRACED[1:]:
         if expected.pop(name).any():
             trial.fail(f"penalty_gradient covers h and weights, but penalty depends on {name} too")
@@ -525,8 +541,8 @@ def _tensors(given: Any) -> Iterator[Tensor]:
     """All tensors in nested containers."""
     if isinstance(given, Tensor):
         yield given
-    elif isinstance(given, Rows | Mapping):
-        yield from _tensors(tuple((vars(given) if isinstance(given, Rows) else given).values()))
+    elif isinstance(given, Rows | Pairs | Mapping):
+        yield from _tensors(tuple((given if isinstance(given, Mapping) else vars(given)).values()))
     elif isinstance(given, tuple):
         for part in given:
             yield from _tensors(part)

@@ -15,8 +15,8 @@ FILES = {
     for path in ROOT.rglob("*.py")
 }
 DEFINITIONS = {f"skae.{name}" for name in (
-    "activations", "corruption", "latents", "losses", "modules", "networks", "objective",
-    "penalties")}  # fmt: skip
+    "activations", "corruption", "cross_prediction", "latents", "losses", "modules", "networks",
+    "objective", "pairs", "penalties")}  # fmt: skip
 # Below the estimators there is only torch, but where data enter and SciPy optimises.
 NUMERIC = {
     "skae._engine.batches": {"numpy", "scipy"},
@@ -84,7 +84,8 @@ def test_definitions_see_only_what_they_are_made_of():
     assert OWN["skae.modules"] == ["skae.activations"]
     assert OWN["skae.losses"] == ["skae.activations"]
     assert OWN["skae.networks"] == ["skae.activations", "skae.modules"]
-    assert OWN["skae.objective"] == ["skae.losses"]
+    assert OWN["skae.pairs"] == OWN["skae.penalties"] == []
+    assert OWN["skae.objective"] == ["skae.losses", "skae.pairs"]
 
 
 @pytest.mark.parametrize("module", sorted(VARIANTS))

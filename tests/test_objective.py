@@ -39,6 +39,7 @@ from skae.objective import (
     overrides,
     stack,
 )
+from skae.pairs import Pairs
 from skae.testing import check_objective
 
 
@@ -162,7 +163,8 @@ def test_overrides_sees_what_a_class_gives_itself():
 def all_rows(n=6):
     weight = torch.arange(1.0, n + 1)
     cells = torch.arange(2.0 * n).view(n, 2)
-    return Rows(weight, cells, -cells, torch.arange(n), torch.arange(n) % 2)
+    pairs = Pairs(torch.arange(1.0 * n * n).view(n, n))
+    return Rows(weight, cells, -cells, torch.arange(n), torch.arange(n) % 2, pairs)
 
 
 @pytest.mark.parametrize("index", [torch.tensor([4, 0, 2]), slice(1, 4)], ids=["index", "slice"])
@@ -170,7 +172,9 @@ def test_rows_are_taken_together(index):
     rows = all_rows()
     taken = rows.take(index)
     for name, part in vars(rows).items():
-        assert torch.equal(getattr(taken, name), part[index]), name
+        if name != "pairs":
+            assert torch.equal(getattr(taken, name), part[index]), name
+    assert torch.equal(taken.pairs.phi, rows.pairs.phi[index][:, index])
     assert NO_ROWS.take(index) == NO_ROWS
 
 

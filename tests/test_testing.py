@@ -222,6 +222,16 @@ class ForgetsWeights(ContractiveClosed):
         return super().penalty_gradient(out, net, share)[0], {}
 
 
+class ForgetsInput(Objective):
+    needs_input = True
+
+    def penalty(self, out, net):
+        return out.a.square().sum(-1)
+
+    def penalty_gradient(self, out, net, share):
+        return torch.zeros_like(out.h), {}
+
+
 class ClosedOverCode(BentClosed):
     def penalty(self, out, net):
         return out.z.square().sum(-1)
@@ -292,6 +302,7 @@ BROKEN = {
     WrongLatentGradient: "latent_gradient is not the derivative of latent",
     WrongPenaltyGradient: r"penalty_gradient is not the derivative of penalty \('h'\)",
     ForgetsWeights: r"penalty_gradient is not the derivative of penalty \('encoder.0.W'\)",
+    ForgetsInput: r"penalty_gradient is not the derivative of penalty \('h'\)",
     ClosedOverCode: "penalty depends on z too",
     UpdatesInPlace: "update changes one of its arguments",
     ForgetsState: "update returns the state",
@@ -320,6 +331,25 @@ def test_broken_objective_fails_with_the_rule_it_breaks(cls):
 def test_broken_loss_fails_with_the_rule_it_breaks(loss, message):
     with pytest.raises(AssertionError, match=message):
         check_objective(objective(loss=loss))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverInput(Objective):
+    """A penalty of the code layer's input, with the closed form for softplus."""
+
+    def penalty(self, out, net):
+        return out.a.square().sum(-1)
+
+    def penalty_gradient(self, out, net, share):
+        return 2 * share * out.a / torch.sigmoid(out.a), {}
+
+    needs_input = True
+
+
+def test_closed_form_is_tried_behind_the_activation_it_is_made_for():
+    check_objective(OverInput(loss=SquaredError()), code_activation="softplus")
+    with pytest.raises(AssertionError, match="penalty_gradient is not the derivative"):
+        check_objective(OverInput(loss=SquaredError()))
 
 
 def test_what_is_no_objective_is_refused():

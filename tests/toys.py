@@ -446,6 +446,9 @@ class MeanAndVariance(Loss):
     def predict(self, raw):
         return raw.chunk(2, -1)[0]
 
+    def width(self, d):
+        return 2 * d
+
     def accumulate(self, x, raw, scale, weight, total):
         elements = self.elements(x, raw)
         total.add_(elements if weight is None else elements * weight)
@@ -459,9 +462,6 @@ class TwoOutputs(Objective):
     """A decoder with two outputs for each feature."""
 
     loss: Loss = MeanAndVariance()
-
-    def output_width(self, d):
-        return 2 * d
 
 
 @dataclass(frozen=True, kw_only=True)

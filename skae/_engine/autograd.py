@@ -31,6 +31,16 @@ def drop_input(p: float | Tensor, x: Tensor, center: Tensor | None, draws: Draws
     return x * mask if center is None else torch.addcmul(center, x - center, mask)
 
 
+def corrupted(
+    objective: Objective, x: Tensor, rows: Rows, draws: Draws
+) -> tuple[Tensor, Tensor | None]:
+    """What the encoder sees, and where that is not x; a missing cell has nothing to corrupt."""
+    x_in, changed = objective.corrupt(x, draws)
+    if rows.observed is not None and x_in is not x:
+        x_in = torch.where(rows.observed > 0, x_in, x)
+    return x_in, changed
+
+
 def weighted_sum(
     objective: Objective, out: Forward, net: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
@@ -56,7 +66,15 @@ def weighted_sum(
 class Autograd:
     """Values and gradients by torch's autograd."""
 
-    def __init__(self, network: Network, objective: Objective, buffer: Buffer, streams: Streams):
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        buffer: Buffer,
+        streams: Streams,
+        epoch_rows: int | None = None,
+    ):
+        self.epoch_rows = epoch_rows  # None: a batch is an epoch
         self.network, self.objective, self.buffer, self.streams = (
             network,
             objective,
@@ -103,7 +121,7 @@ class Autograd:
     def _forward(self, x: Tensor, rows: Rows, progress: float, state: Mapping) -> Forward:
         o = self.objective
         self.draws["corruption"].progress = self.draws["latent"].progress = progress
-        x_in, changed = o.corrupt(x, self.draws["corruption"])
+        x_in, changed = corrupted(o, x, rows, self.draws["corruption"])
         if o.needs_graph:
             x_in = x_in.detach().requires_grad_()
         if is_positive(o.input_dropout):
@@ -120,9 +138,10 @@ class Autograd:
         z = o.latent(drop(h) if drop and o.drops_code else h, self.draws["latent"])
         raw = self.network.decoder.forward(self.leaves, z, drop)
         target = x if rows.target is None else rows.target
+        share = x.shape[-2] / (self.epoch_rows or x.shape[-2])
         encoder = partial(self.network.encoder.forward, self.leaves) if o.needs_graph else None
         return Forward(target, x_in, h, z, raw, rows, changed, progress, state, a,
-                       self.draws["penalty"], encoder)  # fmt: skip
+                       self.draws["penalty"], encoder, share)  # fmt: skip
 
     def _net(self) -> dict[str, Tensor]:
         """Weights in the units of X and the objective's own parameters."""

@@ -6,6 +6,7 @@ or read, so a memory map larger than memory is never copied whole.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -103,6 +104,58 @@ def make_source(X: Any, dtype: torch.dtype, device="cpu") -> Source:
     return TensorSource(tensor, dtype, device)
 
 
+class Filled(Source):
+    """Another source's rows with every missing value replaced by its feature's mean."""
+
+    def __init__(self, source: Source, means: Tensor):
+        self.source, self.means = source, means
+        self.dtype, self.device = source.dtype, source.device
+        self.n, self.d = source.n, source.d
+
+    def take(self, index):
+        x = self.source.take(index)
+        return complete(x, self.means, missing(x, self.means))
+
+
+def missing(x: Tensor, means: Tensor) -> Tensor:
+    """Where x has no value: NaN, or any value of a feature without a mean."""
+    return x.isnan() | means.isnan()
+
+
+def complete(x: Tensor, means: Tensor, gone: Tensor) -> Tensor:
+    """x with the features' means, or 0 where there is none, in place of what is gone."""
+    return torch.where(gone, means.nan_to_num().to(x), x)
+
+
+def observed_cells(source: Source, means: Tensor) -> Tensor | None:
+    """Where values are not missing, a byte a cell; None where none is."""
+    observed, whole = None, not means.isnan().any()
+    for part, x in source.chunks():
+        if whole and not x.sum().isnan():
+            continue
+        if observed is None:
+            shape = (source.n, source.d)
+            observed = torch.ones(shape, dtype=torch.bool, device=source.device)
+        torch.logical_not(missing(x, means), out=observed[part])
+    return observed
+
+
+def fill(source: Source, means: Tensor) -> Source:
+    """A source of the same rows without missing values; the user's data stay as they are."""
+    if isinstance(source, TensorSource):
+        X = complete(source.X, means, missing(source.X, means))
+        return TensorSource(X, source.dtype, source.device)
+    return Filled(source, means)
+
+
+def side_data(rows: Rows, index: Tensor | slice, dtype: torch.dtype) -> Rows:
+    """What is known of these rows, as hooks see it: what is observed in training's dtype."""
+    taken = rows.take(index)
+    if taken.observed is None:
+        return taken
+    return dataclasses.replace(taken, observed=taken.observed.to(dtype))
+
+
 def is_memory_map(X: Any) -> bool:
     """Whether the array's memory is a file's."""
     while X is not None:
@@ -115,6 +168,7 @@ def is_memory_map(X: Any) -> bool:
 class Batches:
     """The batches of an epoch: every row exactly once, the last batch as short as it comes.
 
+    Where pairs bring neighbours along, each row comes with one, in a batch of twice the rows.
     Batches are handed out in a few tensors that are used again, in every epoch the same ones:
     keep a copy of what should outlive the next batch.
     """
@@ -125,9 +179,12 @@ class Batches:
         self.batch_size = min(batch_size, source.n)
         self.count = -(-source.n // self.batch_size)
         self.shuffle = shuffle and self.count > 1
+        pairs = self.rows.pairs
+        self.accompanies = self.count > 1 and pairs is not None and pairs.brings_neighbours
+        self.handed = source.n * (1 + self.accompanies)  # rows of an epoch
         self._staging: dict[int, Tensor] = {}
         self._views: tuple[Tensor, ...] = ()
-        if isinstance(source, TensorSource):
+        if isinstance(source, TensorSource) and not self.accompanies:
             size = source.n * source.d * source.dtype.itemsize
             if not self.shuffle:
                 self._views = source.X.split(self.batch_size, dim=-2)
@@ -147,8 +204,19 @@ class Batches:
         for i in range(self.count):
             part = slice(i * self.batch_size, min((i + 1) * self.batch_size, self.source.n))
             index = part if order is None else order[part]
+            if self.accompanies:
+                yield self._accompanied(index, draws)
+                continue
             x = self._views[i] if self._views else self._staged(index, part.stop - part.start)
-            yield x, self.rows if self.rows is NO_ROWS else self.rows.take(index)
+            known = self.rows is not NO_ROWS
+            yield x, side_data(self.rows, index, self.source.dtype) if known else NO_ROWS
+
+    def _accompanied(self, index: Tensor | slice, draws) -> tuple[Tensor, Rows]:
+        """A batch in which every row has a neighbour along."""
+        if isinstance(index, slice):
+            index = torch.arange(index.start, index.stop, device=self.source.device)
+        index, rows = self.rows.accompanied(index, draws)
+        return self._staged(index, len(index)), rows
 
     def _staged(self, index: Tensor | slice, n: int) -> Tensor:
         source = self.source

@@ -25,29 +25,60 @@ Op = Callable[[], Any]
 _SUMMED_BY_PRODUCT = 2**16
 
 
-class Slot:
+class Outputs:
+    """Where a layer puts what it gives for a batch, and the gradients that come back.
+
+    `a` is an empty tensor of shape (..., n, width).
+    """
+
+    gain = 1.0  # what the gradient of `a` counts for the weights
+
+    def __init__(self, a: Tensor, activation: str, *, is_raw: bool, drops: bool, keeps_a: bool):
+        # The derivative, or the objective, may need f's input. The decoder's last layer is linear,
+        # and its output is overwritten by its gradient.
+        keeps_a = activation != "identity" and (keeps_a or ACTIVATIONS[activation].needs_input)
+        self.a = a  # before the activation
+        self.h = torch.empty_like(a) if keeps_a else a
+        self.delta = a if is_raw else torch.empty_like(a)  # gradient of a
+        self.mask: Tensor | None = None
+        self.seed: Tensor | None = None  # what the objective adds to the gradient of h
+        self.seed_a: Tensor | None = None  # and to that of a
+        self.y = torch.empty_like(self.h) if drops else self.h  # h under dropout's mask
+
+    def block(self, columns: slice) -> dict[str, Tensor]:
+        """Views of some columns, for a layer that gives only these."""
+        a = self.a[..., columns]
+        h = a if self.h is self.a else self.h[..., columns]
+        delta = a if self.delta is self.a else self.delta[..., columns]
+        return {"a": a, "h": h, "y": h, "delta": delta}
+
+
+class Slot(Outputs):
     """One layer's tensors for batches of n rows: views of the parameters, and work space."""
 
     def __init__(
-        self, layer: Layer, buffer: Buffer, n: int, *, is_raw: bool, drops: bool, keeps_a: bool
+        self,
+        layer: Layer,
+        buffer: Buffer,
+        n: int,
+        *,
+        is_raw: bool,
+        drops: bool,
+        keeps_a: bool,
+        within: dict[str, Tensor] | None = None,
     ):
         width = buffer.shapes[layer.bias][0]
+        a = buffer.flat.new_empty(*buffer.lead, n, width) if within is None else within["a"]
+        super().__init__(a, layer.activation, is_raw=is_raw, drops=drops, keeps_a=keeps_a)
+        if within is not None:
+            self.__dict__ |= within
         self.layer, self.activation = layer, ACTIVATIONS[layer.activation]
+        self.gain = layer.gain
         W, dW = buffer.parameters[layer.weight], buffer.gradients[layer.weight]
         self.W, self.dW = (W.mT, dW.mT) if layer.tied else (W, dW)  # (..., out, in)
         self.W_t = self.W.mT
         self.b = buffer.parameters[layer.bias].unsqueeze(-2)  # (..., 1, out)
         self.db = buffer.gradients[layer.bias].unsqueeze(-2)
-        self.a = buffer.flat.new_empty(*buffer.lead, n, width)  # before the activation
-        # The derivative, or the objective, may need f's input. The decoder's last layer is linear,
-        # and its output is overwritten by its gradient.
-        keeps_a = layer.activation != "identity" and (keeps_a or self.activation.needs_input)
-        self.h = torch.empty_like(self.a) if keeps_a else self.a
-        self.delta = self.a if is_raw else torch.empty_like(self.a)  # gradient of a
-        self.mask: Tensor | None = None
-        self.seed: Tensor | None = None  # what the objective adds to the gradient of h
-        self.seed_a: Tensor | None = None  # and to that of a
-        self.y = torch.empty_like(self.h) if drops else self.h  # h under dropout's mask
 
 
 class DenseOps:
@@ -65,12 +96,13 @@ class DenseOps:
         adds_to_tied: bool,
         receives: bool,
         keeps_input: bool = False,
+        within: dict[str, Tensor] | None = None,
     ):
         last = len(stack.layers) - 1
         self.slots = [
             Slot(layer, buffer, n, is_raw=is_decoder and i == last,
                  drops=draw_mask is not None and (i < last or drops_last),
-                 keeps_a=keeps_input and i == last)
+                 keeps_a=keeps_input and i == last, within=within if i == last else None)
             for i, layer in enumerate(stack.layers)
         ]  # fmt: skip
         self.draw_mask, self.is_decoder = draw_mask, is_decoder

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from skae._engine.autograd import drop_input, drop_mask, weighted_sum
+from skae._engine.autograd import corrupted, drop_input, drop_mask, weighted_sum
 from skae._engine.buffer import Buffer, add_decay
 from skae._engine.dense import DenseOps, Op
+from skae._engine.parallel import ParallelOps, stack_ops
 from skae._engine.rng import Streams
 from skae.networks import Network
 from skae.objective import (
@@ -33,8 +34,8 @@ _MOST_PROGRAMS = 10_000  # batches that are worth a list of calls of their own
 class Program(NamedTuple):
     """The calls of one batch size, in the order of a step, and the tensors they meet at."""
 
-    encoder: DenseOps
-    decoder: DenseOps
+    encoder: DenseOps | ParallelOps
+    decoder: DenseOps | ParallelOps
     a_in: Tensor  # (..., n, d)  what the first layer reads
     z_in: Tensor  # (..., n, k)  what the decoder reads
     d_z: Tensor  # (..., n, k)  gradient of z_in
@@ -56,8 +57,16 @@ class Seeds(NamedTuple):
 class Fused:
     """Values and gradients of a dense network under an objective."""
 
-    def __init__(self, network: Network, objective: Objective, buffer: Buffer, streams: Streams):
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        buffer: Buffer,
+        streams: Streams,
+        epoch_rows: int | None = None,
+    ):
         self.network: Any = network
+        self.epoch_rows = epoch_rows  # None: a batch is an epoch
         self.objective, self.buffer = objective, buffer
         dtype = buffer.flat.dtype
         self.corruption = streams.draws("corruption", dtype)
@@ -145,11 +154,11 @@ class Fused:
             draw = self._mask if self.drops else None
             tied = net.decoder.tied_to is not None
             drops_code = self.objective.drops_code
-            encoder = DenseOps(net.encoder, buffer, n, is_decoder=False, draw_mask=draw,
+            encoder = stack_ops(net.encoder, buffer, n, is_decoder=False, draw_mask=draw,
                                drops_last=drops_code, adds_to_tied=tied,
                                receives=self.penalised or self.seam,
                                keeps_input=self.objective.needs_input)  # fmt: skip
-            decoder = DenseOps(net.decoder, buffer, n_z, is_decoder=True, draw_mask=draw,
+            decoder = stack_ops(net.decoder, buffer, n_z, is_decoder=True, draw_mask=draw,
                                drops_last=False, adds_to_tied=False, receives=False)  # fmt: skip
             last = encoder.slots[-1]
             a_in = buffer.flat.new_empty(*buffer.lead, n, net.encoder.widths[0])
@@ -172,7 +181,7 @@ class Fused:
         """Through the network; at a seam also the latent function's input and output."""
         objective, center = self.objective, self.network.encoder.center
         self.corruption.progress = self.latent.progress = progress
-        x_in, changed = objective.corrupt(x, self.corruption)
+        x_in, changed = corrupted(objective, x, rows, self.corruption)
         if self.drops_input:
             x_in = drop_input(objective.input_dropout, x_in, center, self.input_dropping)
         p = self._program(x.shape[-2], x.shape[-2])
@@ -190,8 +199,9 @@ class Fused:
         target = x if rows.target is None else rows.target
         raw = p.decoder.slots[-1].a
         a = last.a if objective.needs_input else None
+        share = x.shape[-2] / (self.epoch_rows or x.shape[-2])
         out = Forward(target, x_in, last.h, p.z_in, raw, rows, changed, progress, state, a,
-                      self.penalty_draws)  # fmt: skip
+                      self.penalty_draws, share=share)  # fmt: skip
         return p, out, taped
 
     def _widened(self, p: Program, n_z: int) -> Program:
@@ -238,7 +248,7 @@ class Fused:
 
     def _share(self, d: int, p: Program) -> float:
         """What an element's gradient counts for the decoder's last layer."""
-        return self.objective.loss.share(d) * p.decoder.slots[-1].layer.gain
+        return self.objective.loss.share(d) * p.decoder.slots[-1].gain
 
     def _penalty(self, out: Forward, n: int) -> Seeds:
         net = self._net()
@@ -269,7 +279,7 @@ class Fused:
         if d["raw"] is None:
             last.delta.zero_()
         else:
-            torch.mul(d["raw"], last.layer.gain, out=last.delta)
+            torch.mul(d["raw"], last.gain, out=last.delta)
         return Seeds(d["h"], {k: d[k] for k in net if d[k] is not None}, d["z"], d.get("a"))
 
     def _net(self) -> dict[str, Tensor]:

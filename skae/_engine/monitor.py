@@ -12,12 +12,20 @@ class Monitor:
     """Watches one loss per model, the validation loss where there is one.
 
     A model stops when its watched loss has not fallen below ``best - tol |best|`` for
-    `n_iter_no_change` epochs in a row, or when its loss is no longer finite. With validation, the
-    parameters of the best epoch are kept; without, those of the last.
+    `n_iter_no_change` epochs in a row, when its gradient's norm is at most `gradient_tol`, or when
+    its loss is no longer finite. With validation, the parameters of the best epoch are kept;
+    without, those of the last. No epoch is waited for before the objective has settled, and its
+    training losses till then are no measure.
     """
 
-    def __init__(self, models: int, tol: float | None, n_iter_no_change: int):
-        self.tol, self.patience = tol, n_iter_no_change
+    def __init__(
+        self,
+        models: int,
+        tol: float | None,
+        n_iter_no_change: int,
+        gradient_tol: float | None = None,
+    ):
+        self.tol, self.patience, self.gradient_tol = tol, n_iter_no_change, gradient_tol
         self.loss_curves: list[list[float]] = [[] for _ in range(models)]
         self.validation_curves: list[list[float]] = [[] for _ in range(models)]
         self.best = [math.inf] * models
@@ -32,8 +40,15 @@ class Monitor:
         """The models that still train."""
         return [i for i, reason in enumerate(self.reasons) if reason is None]
 
-    def record(self, loss: list[float], validation: list[float] | None, flat: Tensor) -> None:
-        """Take in an epoch of the models that still train."""
+    def record(
+        self,
+        loss: list[float],
+        validation: list[float] | None,
+        flat: Tensor,
+        settled: bool = True,
+        gradient: list[float] | None = None,
+    ) -> None:
+        """Take in an epoch of the models that still train; norms of gradients if they count."""
         for i in self.active:
             self.loss_curves[i].append(loss[i])
             watched = loss[i]
@@ -43,15 +58,19 @@ class Monitor:
             if not (math.isfinite(loss[i]) and math.isfinite(watched)):
                 self._stop(i, "diverged", self._row(i, flat))
                 continue
+            if not settled and validation is None:
+                continue
             best = self.best[i]
             better = watched < best - (self.tol or 0.0) * (abs(best) if best < math.inf else 0.0)
-            self.waited[i] = 0 if better else self.waited[i] + 1
+            self.waited[i] = 0 if better or not settled else self.waited[i] + 1
             self.improved[i] = watched < best
             if watched < best:
                 self.best[i] = watched
                 if validation is not None:
                     self.best_flat[i] = self._row(i, flat).clone()
-            if self.tol is not None and self.waited[i] >= self.patience:
+            if gradient is not None and gradient[i] <= (self.gradient_tol or 0.0):
+                self._stop(i, "gradient", self._row(i, flat))
+            elif self.tol is not None and self.waited[i] >= self.patience:
                 self._stop(i, "converged", self._row(i, flat))
 
     def _row(self, i: int, flat: Tensor) -> Tensor:

@@ -29,11 +29,16 @@ class Plan(NamedTuple):
     reason: str
 
     def engine(
-        self, network: Network, objective: Objective, buffer: Buffer, streams: Streams
+        self,
+        network: Network,
+        objective: Objective,
+        buffer: Buffer,
+        streams: Streams,
+        epoch_rows: int | None = None,
     ) -> Fused | Autograd:
-        """The engine that computes values and gradients."""
+        """The engine that computes values and gradients, with this many rows an epoch."""
         kind = Fused if self.path == "fused" else Autograd
-        return kind(network, objective, buffer, streams)
+        return kind(network, objective, buffer, streams, epoch_rows)
 
 
 def make_plan(network: Network, objective: Objective) -> Plan:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -103,6 +102,8 @@ def minimise_full_batch(
     every iteration and stops by returning True. Values are divided by `unit` for SciPy, whose
     stopping tests are absolute; ours come first.
     """
+    from scipy.optimize import minimize  # a twentieth of the package's import time
+
     shape, iterate = flat.shape, flat.clone()
 
     def fun(p: np.ndarray) -> tuple[float, np.ndarray]:

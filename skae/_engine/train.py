@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from skae._engine.batches import Batches, Source
+from skae._engine.batches import Batches, Source, side_data
 from skae._engine.buffer import Buffer
 from skae._engine.monitor import Monitor
 from skae._engine.plan import Plan, computing, make_plan
 from skae._engine.rng import Streams
 from skae._engine.solvers import SGD, Adam, minimise_full_batch
-from skae.modules import Parameters
+from skae.modules import Parameters, Wrapped
 from skae.networks import Network
 from skae.objective import NO_ROWS, Objective, Rows, observed_weight
 
@@ -43,6 +43,7 @@ class Training:
     max_iter: int = 200
     tol: float | None = 1e-4  # None: exactly max_iter epochs
     n_iter_no_change: int = 10
+    gradient_tol: float | None = None  # of the full batch's gradient, in units of `unit`
     precision: str | None = None
     unit: float = 1.0  # what the loss is measured in: the data's scale, squared for squares
 
@@ -93,9 +94,11 @@ class Run:
         self.buffer = Buffer(shapes, lead, source.dtype, source.device)
         self.buffer.fill(initial)
         self.plan = make_plan(network, objective)
-        self.engine = self.plan.engine(network, objective, self.buffer, streams)
+        self.engine = self.plan.engine(network, objective, self.buffer, streams, source.n)
         self.models = models or 1
-        self.monitor = Monitor(self.models, training.tol, training.n_iter_no_change)
+        self.monitor = Monitor(
+            self.models, training.tol, training.n_iter_no_change, training.gradient_tol
+        )
         width = network.encoder_outputs(self.buffer.flat.new_zeros(2, source.d))
         k = next(k for k in range(1, width + 1) if objective.code_width(k) == width)
         state = objective.init_state(source.d, k)
@@ -107,11 +110,21 @@ class Run:
         self.chunk = max(1, _CELLS // widest)  # rows of a pass over everything, at a time
         self.best_buffers: dict[str, Tensor] = {}  # of a single model, under validation
 
-    def end_epoch(self, loss: list[float]) -> bool:
-        """Record an epoch; True when training should stop."""
+    def end_epoch(
+        self, loss: list[float], gradient: Tensor | None = None, progress: float = 1.0
+    ) -> bool:
+        """Record an epoch, which ends at this progress; True when training should stop.
+
+        `gradient` is the full batch's, where an epoch is one step.
+        """
         self.epoch += 1
+        norms = None
+        if gradient is not None and self.training.gradient_tol is not None:
+            each = gradient.reshape(self.models, -1).norm(dim=-1)
+            norms = (each / self.training.unit).tolist()
         checked = self.evaluate() if self.validation else None
-        self.monitor.record(loss, checked, self.buffer.flat)
+        settled = progress > self.objective.settled
+        self.monitor.record(loss, checked, self.buffer.flat, settled, norms)
         if checked is not None and self.monitor.improved[0]:
             self.best_buffers = self.network.buffers()
         stop = False
@@ -132,7 +145,8 @@ class Run:
         objective = self.objective.learned(self.objective_state)
         with torch.no_grad():
             for part, x in source.chunks(self.chunk):
-                here = rows.take(torch.arange(part.start, part.stop, device=source.device))
+                index = torch.arange(part.start, part.stop, device=source.device)
+                here = side_data(rows, index, source.dtype)
                 h = self.network.encoder.forward(self.buffer.parameters, x)
                 raw = self.network.decoder.forward(self.buffer.parameters, objective.encode(h))
                 target = x if here.target is None else here.target
@@ -168,6 +182,8 @@ def train(
         refuse_noise(objective, network, training.solver)
         if models is not None:
             raise ValueError(f"solver={training.solver!r} trains one model at a time.")
+    if training.solver not in FULL_BATCH:
+        refuse_single_rows(network, source.n, min(training.batch_size, source.n))
     run = Run(
         network, objective, source, rows, training, streams, initial, validation, models, on_epoch
     )
@@ -202,6 +218,16 @@ def refuse_noise(objective: Objective, network: Network, solver: str) -> None:
         )
 
 
+def refuse_single_rows(network: Network, n: int, batch_size: int) -> None:
+    """Raise when a batch of one row would meet a module that normalises by the batch."""
+    needs_rows = any(isinstance(s, Wrapped) and s.needs_rows for s in network.stacks)
+    if needs_rows and (n % batch_size == 1 or batch_size == 1):
+        raise ValueError(
+            f"batch_size={batch_size} leaves a batch of one row of the {n} training rows, whose "
+            "mean and variance batch normalisation cannot take. Choose another batch_size."
+        )
+
+
 def _solver(run: Run, state: Mapping[str, Any] | None) -> Adam | SGD:
     t, flat = run.training, run.buffer.flat
     solver: Adam | SGD
@@ -232,7 +258,7 @@ def _descend(run: Run, solver: Adam | SGD) -> None:
     schedule = SCHEDULES[t.learning_rate]
     first, horizon = run.epoch, t.horizon or run.epoch + t.max_iter
     state = run.objective_state
-    n = run.source.n
+    n = batches.handed
     flat, grad, is_constant = buffer.flat, buffer.grad, t.learning_rate == "constant"
     for epoch in range(first, first + t.max_iter):
         for i, (x, rows) in enumerate(batches.epoch(shuffle)):
@@ -240,7 +266,9 @@ def _descend(run: Run, solver: Adam | SGD) -> None:
             state = engine.add_gradient(x, rows, x.shape[-2], progress, state)
             solver.step(flat, grad, rate if is_constant else rate * schedule(progress))
         run.objective_state = state
-        if run.end_epoch([value / n for value in engine.take_value().view(-1).tolist()]):
+        loss = [value / n for value in engine.take_value().view(-1).tolist()]
+        ended = min(1.0, (epoch + 1) / horizon)
+        if run.end_epoch(loss, grad if batches.count == 1 else None, ended):
             return
 
 
@@ -263,7 +291,7 @@ def _minimise(run: Run) -> None:
 
     def each_iteration(loss: float) -> bool:
         run.objective_state = trial["state"]  # which stays as it is during a line search
-        return run.end_epoch([loss])
+        return run.end_epoch([loss], total)
 
     first = run.epoch
     status, _ = minimise_full_batch(

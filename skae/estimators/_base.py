@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import secrets
-import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
 import torch
 from sklearn.base import BaseEstimator, _clone_parametrized, _fit_context
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -35,11 +34,18 @@ from skae.estimators._build import (
 from skae.estimators._compat import CallbackSupportMixin, with_callbacks
 from skae.estimators._estimator import estimator
 from skae.estimators._fitted import FittedAutoencoder
-from skae.estimators._input import Data, namespace_name, read_data, read_weight
-from skae.estimators._progress import Progress
+from skae.estimators._input import (
+    Data,
+    known_features,
+    namespace_name,
+    read_data,
+    read_weight,
+    without_missing,
+)
+from skae.estimators._progress import Progress, warn_caller
 from skae.losses import INVERSE_LINKS, LOSSES, Loss, Poisson
 from skae.networks import Network
-from skae.objective import NO_ROWS, Objective, Rows
+from skae.objective import NO_ROWS, Features, Objective, Rows, overrides
 
 
 def all_or_nothing(method):
@@ -261,8 +267,24 @@ or Loss, default="squared_error"
         """What to optimise, from the parameters."""
         raise NotImplementedError
 
-    def _rows(self, data: Data, y: Any, weight: Tensor | None) -> Rows:
-        """What training knows of the rows beside X."""
+    def _objective_for(self, data: Data, weight: Tensor | None, kept: Start | None) -> Objective:
+        """The same where the data have a say; `kept` is the fit that this one continues."""
+        return self._objective()
+
+    def _network(self, objective: Objective, source: Source, m: Moments) -> tuple[Network, int]:
+        """The network, in the units of the data, and the number of code units."""
+        return build_network(self, objective, source, m)
+
+    def _settings(self) -> dict[str, Any]:
+        """What has to stay as it is for a fit to continue the last one."""
+        return {name: getattr(self, name) for name in SETTINGS}
+
+    def _check_range(self, loss: Loss, m: Moments) -> None:
+        """Raise when X leaves what can be represented."""
+        check_range(self, loss, m)
+
+    def _rows(self, data: Data, y: Any, weight: Tensor | None, **known: Any) -> Rows:
+        """What training knows of the rows beside X; `known` is what the variant's `fit` adds."""
         return NO_ROWS if weight is None else Rows(weight=weight)
 
     def _train(
@@ -334,21 +356,34 @@ or Loss, default="squared_error"
             raise ValueError("partial_fit takes one pass: it cannot use early_stopping=True.")
         return self._fit(X, y, sample_weight, 1, keep=True, partial=True)
 
-    def _fit(self, X, y, sample_weight, epochs: int, keep: bool, partial: bool = False):
+    def _fit(self, X, y, sample_weight, epochs: int, keep: bool, partial: bool = False, **known):
         kept = getattr(self, "_training", None) if keep else None
         data = read_data(self, X, reset=not (partial and kept), **self._arithmetic())
+        if kept is not None and not kept.continues(self._settings(), data.source):
+            kept = None
         weight = read_weight(sample_weight, data)
-        objective = self._objective()
-        bounds = any(math.isfinite(bound) for bound in objective.loss.domain)
-        m = moments(data.source, weight, bounds)
-        check_range(self, objective.loss, m)
-        start = self._start(data, objective, m, kept, keep)
+        objective = self._objective_for(data, weight, kept)
+        bounded = any(math.isfinite(bound) for bound in objective.loss.domain)
+        bounds = bounded or overrides(objective, "informed")
+        m = moments(data.source, weight, bounds, self._allows_nan)
+        features = known_features(self, m) if kept is None else kept.features
+        objective = objective.informed(features)
+        m = m._replace(mean=m.mean.nan_to_num())
+        self._check_range(objective.loss, m)
+        observed = None
+        if self._allows_nan:
+            data, weight, observed = without_missing(data, weight, features.mean)
+        start = kept or self._start(data, objective, m, features, keep)
         streams = Streams([start.seed], data.source.device)
-        rows = self._rows(data, y, weight)
+        rows = self._rows(data, y, weight, **known)
+        if observed is not None:
+            rows = dataclasses.replace(rows, observed=observed)
         source, rows, validation = self._hold_out(data.source, rows, streams)
 
         def fitted(parameters: dict[str, Tensor], monitor: Monitor, state: Mapping) -> dict:
             made = fitted_attributes(start, objective, parameters, monitor, state)
+            if self._allows_nan:
+                made["_features"] = features
             return made | self._reported(state) | {"_namespace": namespace_name(X)}
 
         progress = Progress(
@@ -382,20 +417,17 @@ or Loss, default="squared_error"
         return {"precision": self.precision, "device": self.device}
 
     def _start(
-        self, data: Data, objective: Objective, m: Moments, kept: Start | None, keep: bool
+        self, data: Data, objective: Objective, m: Moments, features: Features, keep: bool
     ) -> Start:
-        """Where this fit begins: where the last one ended, if that still fits the parameters."""
-        if kept is not None and kept.continues(self, data.source):
-            return kept
-        network, k = build_network(self, objective, data.source, m)
+        """Where a fit begins that does not go on with the last one's optimiser."""
+        network, k = self._network(objective, data.source, m)
         seed = self._seed()
         draws = Streams([seed], data.source.device).draws("init", data.source.dtype)
         initial = starting_values(network, objective, m, k, draws)
         given = self if keep and hasattr(self, "encoder_") else self.initialize_from
         if given is not None:
             initial |= copied_weights(network, given)
-        settings = {name: getattr(self, name) for name in SETTINGS}
-        return Start(network, k, m.scale, initial, seed, settings)
+        return Start(network, k, m.scale, initial, seed, self._settings(), features)
 
     def _seed(self) -> int:
         if self.random_state is None:
@@ -455,22 +487,19 @@ or Loss, default="squared_error"
                 f"{self.learning_rate_init}), or scale X."
             )
         if reason == "interrupted":
-            warnings.warn(
-                f"Training was interrupted after {epoch} epochs. The model fitted so far is kept.",
-                ConvergenceWarning,
-                stacklevel=4,
+            warn_caller(
+                f"Training was interrupted after {epoch} epochs. The model fitted so far is kept."
             )
         if reason == "max_iter" and self.tol is not None and not partial:
-            warnings.warn(
+            warn_caller(
                 f"Training stopped at max_iter={epochs} before the loss settled within tol="
-                f"{self.tol}. Raise max_iter, or set tol=None to train for exactly max_iter.",
-                ConvergenceWarning,
-                stacklevel=4,
+                f"{self.tol}. Raise max_iter, or set tol=None to train for exactly max_iter."
             )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self._allows_nan
         tags.input_tags.positive_only = self.loss == "poisson" or isinstance(self.loss, Poisson)
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.array_api_support = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -19,8 +19,8 @@ from skae._engine.start import Moments, place
 from skae.estimators._input import feature_label
 from skae.losses import Linked, Loss, Poisson
 from skae.modules import wrap
-from skae.networks import Dense, Network, Stack
-from skae.objective import Objective
+from skae.networks import Dense, Network, Parallel, Stack
+from skae.objective import Features, Objective
 
 _ROUNDING = 1e-6  # how far beyond a loss's domain X may lie
 
@@ -34,6 +34,7 @@ class Start(NamedTuple):
     initial: dict[str, Tensor]
     seed: int
     settings: dict[str, Any]
+    features: Features  # as the first data had them
     state: Mapping[str, Any] | None = None
     seen: tuple[Objective, Moments] | None = None  # what the losses in `state` are of
 
@@ -46,8 +47,8 @@ class Start(NamedTuple):
             return self.state
         return without_records(self.state)
 
-    def continues(self, estimator: Any, source: Source) -> bool:
-        """Whether training can go on, optimiser and all, with the estimator's parameters.
+    def continues(self, settings: Mapping[str, Any], source: Source) -> bool:
+        """Whether training can go on, optimiser and all, with these settings.
 
         Raises ValueError when X is not of the kind that training began with.
         """
@@ -59,7 +60,7 @@ class Start(NamedTuple):
                 f"{source.d} features in {source.dtype}. Pass data of the same kind, or set "
                 "warm_start=False to start anew."
             )
-        return all(_same(value, getattr(estimator, name)) for name, value in self.settings.items())
+        return all(_same(value, settings[name]) for name, value in self.settings.items())
 
 
 def without_records(state: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -78,6 +79,8 @@ SETTINGS = (
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, nn.Module) or isinstance(b, nn.Module):
         return a is b
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return a == b  # it may be ragged
     return bool(np.array_equal(a, b))
 
 
@@ -87,16 +90,15 @@ def build_network(
     """The network of the estimator's parameters, and the number of code units."""
     if estimator.tied_weights and not (estimator.encoder is None and estimator.decoder is None):
         raise ValueError(
-            "tied_weights=True needs the built-in dense layers: leave encoder and decoder None."
+            "tied_weights=True needs the built-in dense layers: leave encoder and decoder None, "
+            "or set tied_weights=False."
         )
     d, hidden = source.d, _hidden(estimator.hidden_layer_sizes)
     k = estimator.n_components or math.ceil(math.sqrt(d))
-    code_activation = estimator.code_activation
-    if code_activation == "auto":
-        code_activation = "identity" if hidden else estimator.activation
     encoder: Stack
     if estimator.encoder is None:
         widths = (d, *hidden, objective.code_width(k))
+        code_activation = resolved_code_activation(estimator)
         encoder = Dense("encoder", widths, estimator.activation, code_activation)
     else:
         encoder = wrap("encoder", estimator.encoder, source.dtype, source.device)
@@ -127,6 +129,13 @@ def build_network(
     return network, k
 
 
+def resolved_code_activation(estimator: Any) -> str:
+    """The activation of the code layer, by name."""
+    if estimator.code_activation != "auto":
+        return estimator.code_activation
+    return "identity" if _hidden(estimator.hidden_layer_sizes) else estimator.activation
+
+
 def _hidden(sizes: Any) -> tuple[int, ...]:
     hidden = tuple(sizes) if hasattr(sizes, "__iter__") else (sizes,)
     if not all(isinstance(size, Integral) and int(size) >= 1 for size in hidden):
@@ -152,8 +161,13 @@ def _probed_width(name: str, module: nn.Module, width_in: int, source: Source) -
     return out.shape[1]
 
 
-def check_range(estimator: Any, loss: Loss, m: Moments) -> None:
-    """Raise when X leaves what the loss or the output activation can represent."""
+def check_range(
+    estimator: Any, loss: Loss, m: Moments, columns: Sequence[int] | None = None
+) -> None:
+    """Raise when X leaves what the loss or the output activation can represent.
+
+    `m` are the moments of X, or of these columns of it.
+    """
     low, high = loss.domain
     for bound, values, beyond in ((low, m.low, low - m.low), (high, m.high, m.high - high)):
         if math.isinf(bound) or float(beyond.max()) <= _ROUNDING:
@@ -165,8 +179,9 @@ def check_range(estimator: Any, loss: Loss, m: Moments) -> None:
         else:
             given, other = f"loss={estimator.loss!r}", "loss='squared_error'"
         interval = f"[{low:g}, {high:g}]" if math.isfinite(high) else f"[{low:g}, inf)"
+        label = feature_label(estimator, i if columns is None else columns[i])
         raise ValueError(
-            f"{given} needs X in {interval}, but {feature_label(estimator, i)} reaches "
+            f"{given} needs X in {interval}, but {label} reaches "
             f"{float(values[i]):g}. Scale X, for example with MinMaxScaler, or use {other}."
             + (" Negative values in data are no counts." if isinstance(loss, Poisson) else "")
         )
@@ -187,9 +202,22 @@ def copied_weights(network: Network, given: Any) -> dict[str, Tensor]:
                 "initialize_from must be an autoencoder of this package, got "
                 f"{type(given).__name__}."
             )
-        if isinstance(stack, Dense):
-            _check_shapes(stack, module)
+        for part, own in _dense_parts(stack, module):
+            _check_shapes(part, own)
     return network.imported(network.read(*modules))  # type: ignore[arg-type]
+
+
+def _dense_parts(stack: Stack, module: nn.Module) -> list[tuple[Dense, nn.Module]]:
+    """The dense stacks in a stack, each with the module that its parameters are to come from."""
+    if not isinstance(stack, Parallel):
+        return [(stack, module)] if isinstance(stack, Dense) else []
+    parts = getattr(module, "parts", ())
+    if len(parts) != len(stack.parts):
+        raise ValueError(
+            f"initialize_from (or warm_start) has {len(parts)} {stack.name}s side by side, this "
+            f"estimator has {len(stack.parts)}. Give both the same number of groups."
+        )
+    return list(zip(stack.parts, parts, strict=True))
 
 
 def _check_shapes(stack: Dense, module: nn.Module) -> None:

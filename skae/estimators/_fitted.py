@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from skae._engine.batches import complete, missing
 from skae.estimators._input import Data, check_namespace, read_codes, read_data, read_weight
-from skae.modules import DenseModule, infer
+from skae.modules import DenseModule, ParallelModule, infer
+from skae.objective import Features, observed_weight
 
 _CELLS = 2**21  # of the widest layer, held at once: a few tens of megabytes
 _FEW_ROWS = 64  # that are never worth splitting
+
+
+def _takes_nan(self) -> bool:
+    return self._allows_nan
 
 
 class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -30,6 +38,8 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     objective_: Any
     precision: str | None
     device: Any
+    _features: Features
+    _allows_nan = False  # whether NaN in X is a missing value
 
     def transform(self, X):
         """Encode X.
@@ -80,8 +90,27 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         data = self._read(X, "reconstruct")
         return data.give_back(self._by_chunks(data, self._reconstruct, self.n_features_in_))
 
+    @available_if(_takes_nan)
+    def impute(self, X):
+        """Replace what is missing in X by its reconstruction.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data with NaN where a value is missing.
+
+        Returns
+        -------
+        X_imputed : ndarray of shape (n_samples, n_features)
+            X, dense and in X's dtype, with NaN left only in features that have no value in `fit`.
+        """
+        data = self._read(X, "impute")
+        return data.give_back(self._by_chunks(data, self._impute, self.n_features_in_))
+
     def reconstruction_error(self, X, *, per_feature=False):
         """The reconstruction loss of every row, without penalty, corruption or dropout.
+
+        Missing cells, where they are allowed, do not count, and their error is NaN.
 
         Parameters
         ----------
@@ -140,6 +169,10 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         data = self._read(X, "score")
         error = self._by_chunks(data, self._row_errors, None).double()
         weight = read_weight(sample_weight, data)
+        if self._allows_nan and error.isnan().any():  # of rows without any value
+            known = ~error.isnan()
+            weight = (known if weight is None else weight * known).double()
+            error, weight = error.nan_to_num(), weight / weight.mean()
         return -float((error if weight is None else error * weight.double()).mean())
 
     def to(self, device):
@@ -190,9 +223,9 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _linears(self) -> list[nn.Linear]:
         check_is_fitted(self)
         modules = (self.encoder_, self.decoder_)
-        if not all(isinstance(module, DenseModule) for module in modules):
+        if not all(isinstance(module, DenseModule | ParallelModule) for module in modules):
             raise AttributeError("coefs_ and intercepts_ exist only for built-in dense layers.")
-        parts = (part for module in modules for part in module.children())
+        parts = (part for module in modules for part in module.modules())
         return [part for part in parts if isinstance(part, nn.Linear)]
 
     @property
@@ -233,23 +266,41 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         sizes = [p.shape[0] for p in parameters if p.ndim]
         return max([self.n_features_in_, *sizes])
 
+    def _completed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x with the training means where values are missing, and 1 where they are not, else 0."""
+        if not self._allows_nan:
+            return x, None
+        means = self._features.mean.to(x.device)
+        gone = missing(x, means)
+        return (complete(x, means, gone), (~gone).to(x.dtype)) if gone.any() else (x, None)
+
     def _encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        return self.objective_.encode(infer(self.encoder_, x, out))
+        return self.objective_.encode(infer(self.encoder_, self._completed(x)[0], out))
 
     def _raw(self, z: Tensor, out: Tensor | None = None) -> Tensor:
         return infer(self.decoder_, z, out)
 
     def _decode(self, z: Tensor, out: Tensor | None = None) -> Tensor:
-        return self.objective_.loss.predict(self._raw(z, out))
+        x_hat = self.objective_.loss.predict(self._raw(z, out))
+        if self._allows_nan and (unseen := self._features.mean.isnan()).any():
+            x_hat[:, unseen.to(x_hat.device)] = math.nan
+        return x_hat
 
     def _reconstruct(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         return self._decode(self._encode(x), out)
 
+    def _impute(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.where(x.isnan(), self._reconstruct(x), x)
+
     def _cell_errors(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         loss = self.objective_.loss
-        return loss.elements(x, self._raw(self._encode(x))) * (
-            loss.share(x.shape[-1]) * x.shape[-1]
-        )
+        x, observed = self._completed(x)
+        error = loss.elements(x, self._raw(self._encode(x)))
+        error = error * (loss.share(x.shape[-1]) * x.shape[-1])
+        return error if observed is None else error.masked_fill(observed == 0, math.nan)
 
     def _row_errors(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        return self.objective_.data_loss(x, self._raw(self._encode(x)))
+        x, observed = self._completed(x)
+        weight = observed_weight(observed)
+        error = self.objective_.data_loss(x, self._raw(self._encode(x)), weight)
+        return error if observed is None else error.masked_fill(~observed.any(-1), math.nan)

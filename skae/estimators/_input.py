@@ -12,7 +12,9 @@ from sklearn.utils._array_api import _convert_to_numpy, get_namespace, supported
 from sklearn.utils.validation import _check_sample_weight, _num_features, check_array, validate_data
 from torch import Tensor
 
-from skae._engine.batches import Source, is_memory_map, make_source
+from skae._engine.batches import Source, fill, is_memory_map, make_source, observed_cells
+from skae._engine.start import Moments
+from skae.objective import Features
 
 _SMALL = (np.bool_, np.int8, np.uint8, np.int16, np.uint16, np.float16)
 _TORCH = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
@@ -38,8 +40,45 @@ class Data(NamedTuple):
 
 def read_data(estimator: Any, X: Any, *, reset: bool, precision: str | None, device: Any) -> Data:
     """Validate X of shape (n_samples, n_features) against the estimator and make it a source."""
-    X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype=_wanted_dtype(X))
+    finite = "allow-nan" if estimator._allows_nan else True
+    X = validate_data(
+        estimator, X, reset=reset, accept_sparse="csr", dtype=_wanted_dtype(X),
+        ensure_all_finite=finite,
+    )  # fmt: skip
     return _as_data(X, precision, device)
+
+
+def known_features(estimator: Any, m: Moments) -> Features:
+    """What `fit` learns of the features; those without any value are refused or left out."""
+    empty = m.mean.isnan()
+    if empty.any() and getattr(estimator, "keep_empty_features", True):
+        names = ", ".join(feature_label(estimator, int(i)) for i in empty.nonzero())
+        raise ValueError(
+            f"There is nothing to learn from {names}: no row (of positive weight) has a value. "
+            "Drop such columns, or set keep_empty_features=False to leave them out."
+        )
+    low, high = m.low.masked_fill(empty, 0.0), m.high.masked_fill(empty, 0.0)
+    return Features(m.mean.cpu(), low.cpu(), high.cpu())
+
+
+def without_missing(
+    data: Data, weight: Tensor | None, means: Tensor
+) -> tuple[Data, Tensor | None, Tensor | None]:
+    """The data with means in place of what is missing, the rows' weights, what is observed.
+
+    Rows without any value weigh nothing; the other weights have mean 1 again.
+    """
+    means = means.to(data.source.device)
+    observed = observed_cells(data.source, means)
+    if observed is None:
+        return data, weight, None
+    some = observed.any(-1)
+    if not some.all():
+        weight = some.to(data.source.dtype) * (1.0 if weight is None else weight)
+        if not weight.sum() > 0:
+            raise ValueError("No row of positive weight has a value: all that X holds is missing.")
+        weight = weight / weight.mean()
+    return data._replace(source=fill(data.source, means)), weight, observed
 
 
 def read_codes(estimator: Any, Z: Any, precision: str | None, device: Any) -> Data:

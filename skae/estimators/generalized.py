@@ -315,7 +315,7 @@ class GeneralizedAutoencoder(BaseAutoencoder):
             input_dropout=float(self.input_dropout),
         )
 
-    def _rows(self, data: Data, y: Any, weight: Tensor | None) -> Rows:
+    def _rows(self, data: Data, y: Any, weight: Tensor | None, **known: Any) -> Rows:
         rows = super()._rows(data, y, weight)
         if self.relation not in SUPERVISED:
             return rows

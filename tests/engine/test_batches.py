@@ -18,6 +18,7 @@ from skae._engine.batches import (
 )
 from skae._engine.rng import Streams
 from skae.objective import NO_ROWS, Rows
+from skae.pairs import GraphPairs, Pairs
 
 B = 4
 COUNTS = [1, 2, B - 1, B, B + 1, 3 * B, 3 * B + 1]
@@ -241,3 +242,53 @@ def test_batches_of_an_epoch_come_in_the_same_tensors_again():
         draws = Streams([0]).draws("shuffle", DOUBLE)
         addresses = [[x.data_ptr() for x, _ in batches.epoch(draws)] for _ in range(2)]
         assert addresses[0] == addresses[1]
+
+
+# ---- neighbours along
+
+
+def ring(n=13):
+    """Everyone's neighbours are the rows before and after."""
+    i = torch.arange(n)
+    column = torch.stack([(i - 1) % n, (i + 1) % n], 1).flatten()
+    return GraphPairs(2 * torch.arange(n + 1), column, torch.ones(2 * n, dtype=DOUBLE))
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_row_of_a_graph_brings_a_neighbour_without_weight(source_of, shuffle, weighted):
+    w = torch.linspace(0.5, 1.5, 13, dtype=DOUBLE) if weighted else None
+    batches = Batches(source_of(numbers()), Rows(weight=w, pairs=ring()), B, shuffle)
+    assert batches.handed == 26
+    seen = []
+    for x, rows in epoch(batches):
+        b = len(x) // 2
+        row = ((x[:, 0] - 1) / 3).long()
+        assert (((row[b:] - row[:b]) % 13 == 1) | ((row[b:] - row[:b]) % 13 == 12)).all()
+        assert (rows.weight[b:] == 0).all()
+        assert_close(
+            rows.weight[:b], 2 * (torch.ones(b, dtype=DOUBLE) if w is None else w[row[:b]])
+        )
+        assert rows.pairs.phi.shape == rows.pairs.share.shape == (2 * b, 2 * b)
+        seen.append(row[:b])
+    assert sorted(torch.cat(seen).tolist()) == list(range(13))
+    assert (torch.cat(seen).tolist() == list(range(13))) != shuffle
+
+
+def test_neighbours_are_drawn_anew_and_by_the_seed():
+    batches = Batches(make_source(numbers(), DOUBLE), Rows(pairs=ring()), B, False)
+    draws = Streams([0]).draws("shuffle", DOUBLE)
+    first, second = (torch.cat([x.clone() for x, _ in batches.epoch(draws)]) for _ in range(2))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, torch.cat([x for x, _ in epoch(batches)]))
+
+
+def test_a_full_batch_and_a_matrix_bring_nobody():
+    source, matrix = make_source(numbers(), DOUBLE), torch.arange(169.0).view(13, 13)
+    for pairs, size in ((ring(), 13), (Pairs(matrix), B)):
+        batches = Batches(source, Rows(pairs=pairs), size, False)
+        assert batches.handed == 13
+        x, rows = epoch(batches)[0]
+        assert len(x) == size
+        assert rows.weight is None
+        assert_close(rows.pairs.phi, pairs.phi[:size, :size])

@@ -163,3 +163,36 @@ def test_saved_state_is_a_copy():
     state = monitor.state()
     monitor.record([1.0], None, flat_at(2))
     assert state["loss_curves"] == [[3.0, 2.0]]
+
+
+def test_no_epoch_counts_before_the_objective_has_settled():
+    """Lower losses from before are no measure of later ones."""
+    monitor = Monitor(1, 0.0, 2)
+    for epoch, loss in enumerate([1.0, 1.0, 1.0, 5.0, 4.0, 4.0, 4.0]):
+        monitor.record([loss], None, flat_at(epoch), settled=epoch >= 3)
+    assert monitor.best == [4.0]
+    assert monitor.reasons == ["converged"]
+    assert len(monitor.loss_curves[0]) == 7
+
+
+def test_held_out_losses_are_a_measure_from_the_start_but_nothing_stops_by_them():
+    monitor = Monitor(1, 0.0, 2)
+    for epoch, loss in enumerate([1.0, 2.0, 2.0, 2.0, 2.0, 2.0]):
+        monitor.record([9.0], [loss], flat_at(epoch), settled=epoch >= 4)
+        assert bool(monitor.active) == (epoch < 5)
+    assert monitor.best == [1.0]
+    assert monitor.chosen(flat_at(9)).tolist() == flat_at(0).tolist()
+
+
+def test_a_model_stops_where_its_gradient_vanishes():
+    monitor = Monitor(2, 0.0, 10, gradient_tol=0.1)
+    for epoch, norms in enumerate([[1.0, 1.0], [0.5, 0.1], [0.2, 0.0]]):
+        monitor.record([3.0 - epoch] * 2, None, flat_at(epoch, 2), gradient=norms)
+    assert monitor.reasons == [None, "gradient"]
+    assert monitor.chosen(flat_at(9, 2))[:, 0].tolist() == [9.0, 1.0]
+
+
+def test_without_gradients_none_vanishes():
+    monitor = Monitor(1, 0.0, 10, gradient_tol=1e9)
+    monitor.record([1.0], None, flat_at(0))
+    assert monitor.reasons == [None]

@@ -187,3 +187,26 @@ def test_output_of_another_width_has_no_starting_bias():
     net, m = placed(X, output_width=2 * D)
     assert "decoder.1.b" not in values(net, o, m)
     assert normal(1).numel() == 1
+
+
+@pytest.mark.usefixtures("chunked")
+@pytest.mark.parametrize("weighted", [False, True])
+def test_moments_leave_missing_values_out(weighted):
+    rng = np.random.default_rng(1)
+    holed = np.where(rng.random(X.shape) < 0.3, np.nan, X)
+    holed[:, 1] = np.nan
+    holed[50:120, 2] = np.nan  # whole chunks without a value
+    w = rng.integers(0, 3, size=200).astype(float) if weighted else np.ones(200)
+    m = moments(
+        make_source(holed, DOUBLE), torch.from_numpy(w) if weighted else None, skip_nan=True
+    )
+    assert m.mean.isnan().tolist() == [False, True, False, False, False]
+    variances = []
+    for j in (0, 2, 3, 4):
+        there = ~np.isnan(holed[:, j])
+        x, weight = holed[there, j], w[there]
+        mean = np.average(x, weights=weight)
+        assert float(m.mean[j]) == pytest.approx(mean, rel=1e-12)
+        assert (float(m.low[j]), float(m.high[j])) == (x.min(), x.max())
+        variances.append(np.average((x - mean) ** 2, weights=weight))
+    assert m.scale == pytest.approx(math.sqrt(np.mean(variances)), rel=1e-10)

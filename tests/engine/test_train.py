@@ -236,6 +236,38 @@ def test_progress_is_the_fraction_of_the_horizon_that_has_passed():
     assert seen.tolist() == [0.0, 0.5, 1.0]
 
 
+class Shares(Objective):
+    """Hands out the batches' shares that its hooks see."""
+
+    def init_state(self, d, k):
+        return {"seen": torch.zeros(0, dtype=DOUBLE)}
+
+    def update(self, state, out):
+        return {"seen": torch.cat([state["seen"], torch.tensor([out.share], dtype=DOUBLE)])}
+
+
+class SharesByAutograd(Shares):
+    needs_graph = True
+
+
+@pytest.mark.parametrize("kind", [Shares, SharesByAutograd])
+def test_share_is_the_part_of_an_epochs_rows_that_a_batch_is(kind):
+    seen = fit(kind(loss=SquaredError()), max_iter=2, batch_size=9).state["objective"]["seen"]
+    assert seen.tolist() == 2 * [9 / N, 9 / N, (N - 18) / N]
+
+
+class Settling(Objective):
+    settled = 0.5
+
+
+def test_training_stops_only_after_the_objective_has_settled():
+    changed = {"learning_rate_init": 1e-14, "tol": 1e-4, "n_iter_no_change": 3}
+    for horizon, epochs in ((None, 10), (4, 2)):
+        result = fit(Settling(loss=SquaredError()), max_iter=20, horizon=horizon, **changed)
+        assert result.monitor.reasons == ["converged"]
+        assert len(result.monitor.loss_curves[0]) == epochs + 4
+
+
 @pytest.mark.parametrize(
     ("schedule", "factors"),
     [("constant", [1, 1, 1, 1]), ("linear", [1, 0.75, 0.5, 0.25]),

@@ -10,6 +10,7 @@ import torch
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from skae import Autoencoder, ReconstructionOutlierDetector
@@ -434,3 +435,21 @@ def test_a_good_fit_does_not_warn(X):
         ae = quick().fit(X)
         ae.score(X), ae.reconstruct(X)
         detector().fit(X).predict(X)
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(9, 4), (5, 1)])
+def test_batch_of_one_row_is_refused_where_a_module_normalises_by_the_batch(n, batch_size):
+    X = np.random.default_rng(0).normal(size=(n, 5))
+    encoder = nn.Sequential(nn.Linear(5, 2), nn.BatchNorm1d(2))
+    with pytest.raises(ValueError, match=r"leaves a batch of one row.*another batch_size"):
+        Autoencoder(encoder=encoder, batch_size=batch_size, max_iter=2).fit(X)
+    encoder[1].eval()  # normalises by its running statistics
+    Autoencoder(encoder=encoder, batch_size=batch_size, max_iter=2).fit(X)
+
+
+def test_warning_points_to_the_line_that_called_fit():
+    X = np.random.default_rng(0).normal(size=(20, 5))
+    for model in (Autoencoder(max_iter=1), make_pipeline(Autoencoder(max_iter=1))):
+        with pytest.warns(ConvergenceWarning, match="max_iter=1") as caught:
+            model.fit(X)
+        assert caught[0].filename == __file__
