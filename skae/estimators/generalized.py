@@ -186,18 +186,8 @@ class GeneralizedAutoencoder(BaseAutoencoder):
         share of its pairs that the pass before did not have, 1 for the first of a fit. Under
         `warm_start` further passes, all from codes, are appended.
 
-    encoder_, decoder_ : torch.nn.Module
-        The trained network: an ordinary torch module each, in the units of X.
-
-    coefs_, intercepts_ : list of ndarray
-        Weights of shape (n_in, n_out) and biases of shape (n_out,) of all layers, encoder then
-        decoder, as scikit-learn's MLP has them.
-
     components_ : ndarray of shape (n_components_, n_features_in_)
         Weights of a linear encoder of one layer.
-
-    n_components_ : int
-        Number of code units.
 
     loss_curve_ : list of float
         Mean training loss of every epoch of all passes, penalties included. It is measured
@@ -217,18 +207,6 @@ class GeneralizedAutoencoder(BaseAutoencoder):
         "converged", "max_iter", "callback", "interrupted", "no_progress" (lbfgs or cg found no
         further descent), all of the last pass; or "max_outer": it converged, but its sets or its
         loss were still other than those of the pass before.
-
-    engine_ : Plan
-        Which path trained the network ("fused" or "autograd"), and why.
-
-    objective_ : Objective
-        What was optimised, given the targets.
-
-    n_features_in_ : int
-        Number of features seen in `fit`.
-
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has them.
 
     Notes
     -----
