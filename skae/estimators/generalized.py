@@ -208,9 +208,6 @@ class GeneralizedAutoencoder(BaseAutoencoder):
         further descent), all of the last pass; or "max_outer": it converged, but its sets or its
         loss were still other than those of the pass before.
 
-    objective_ : Objective
-        What was optimised, given the targets.
-
     Notes
     -----
     ``reconstruct``, ``score`` and the errors are about a row and its own reconstruction, whatever
