@@ -319,7 +319,7 @@ class SparseAutoencoder(BaseAutoencoder):
         return result
 
     def _reported(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
-        return {"rho_hat_": state["rho_hat"].cpu().numpy().copy()}
+        return {"rho_hat_": state["rho_hat"].clone()}
 
 
 def _mean_activity(
