@@ -147,6 +147,14 @@ class Objective:
         """`d_z` carried back through `latent`; without it autograd does so."""
         return d_z
 
+    def support(self, h: Tensor, rng) -> Tensor | None:
+        """Where `latent` keeps h, in the flattened h of one model, if it is zero elsewhere.
+
+        Places in ascending order of rows; None where it is something else. With it, products with
+        wide codes become sums over the units that stay.
+        """
+        return None
+
     def encode(self, h: Tensor) -> Tensor:
         """What `transform` returns: the code without noise."""
         return h

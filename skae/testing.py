@@ -57,6 +57,7 @@ def check_objective(
       value does not depend on the other rows or their order;
     - every closed form equals autograd: ``loss.gradient``, ``loss.accumulate``, and
       ``latent_gradient`` and ``penalty_gradient`` where they are overridden;
+    - ``support``, where it is overridden, says where ``latent`` keeps h, in order of rows;
     - ``update`` returns a new state with the same names, with its own storage;
     - the fused engine's values, gradients and states equal the autograd engine's, with and
       without hidden layers, tied weights, sample weights, missing cells and dropout (not where
@@ -293,6 +294,22 @@ def _check_draws(trial: _Trial) -> None:
         codes, again = o.encode(h), o.encode(h)
     if codes.shape != (trial.n, trial.k) or not torch.equal(codes, again):
         trial.fail(f"encode must give one code of width {trial.k} for each row, without noise")
+
+
+def _check_support(trial: _Trial) -> None:
+    """`support` says where `latent` keeps h, and in order."""
+    if not overrides(trial.objective, "support"):
+        return
+    h = trial.normal(trial.n, trial.objective.code_width(trial.k)).sigmoid()
+    with trial.calling("support", h):
+        places = trial.objective.support(h, trial.draws("latent"))
+    if places is None:
+        return
+    kept = torch.zeros_like(h).view(-1)
+    kept[places] = h.flatten()[places]
+    trial.equal("support is not where latent keeps h", trial.latent(h), kept.view_as(h))
+    if ((places // h.shape[-1]).diff() < 0).any():
+        trial.fail("support's places are not in ascending order of rows")
 
 
 def _check_value(trial: _Trial) -> None:
@@ -559,6 +576,7 @@ def _global_generators() -> dict[str, Any]:
 
 _CHECKS: tuple[Callable[[_Trial], None], ...] = (
     _check_draws,
+    _check_support,
     _check_value,
     _check_rows,
     _check_loss,

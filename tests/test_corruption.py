@@ -5,7 +5,7 @@ import torch
 from toys import DOUBLE, normal
 
 from skae._engine.rng import Streams
-from skae.corruption import choose_cells, gaussian, salt_and_pepper, swapped
+from skae.corruption import choose_cells, gaussian, replace_cells, salt_and_pepper, swapped
 
 N, D = 400, 20
 
@@ -62,13 +62,27 @@ def test_models_with_a_share_each_draw_as_they_would_alone(exact):
         assert torch.equal(together[m], alone)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_replacing_leaves_the_other_cells_as_they_are_to_the_bit(dtype):
+    x, value = (1e6 * normal(N, D, seed=i).to(dtype) for i in (0, 1))
+    chosen = choose_cells(0.4, x, draws(), exact=False)
+    found = replace_cells(x, chosen, value)
+    assert torch.equal(found, torch.where(chosen > 0, value, x))
+
+
 def test_salt_and_pepper_is_a_fair_coin():
     low, high = normal(D) - 5, normal(D) + 5
     replaced = salt_and_pepper(low, high, normal(N, D), draws())
     is_high = replaced == high
     assert (is_high | (replaced == low)).all()
     assert is_high.double().mean() == pytest.approx(0.5, abs=0.02)
-    assert set(salt_and_pepper(0.0, 1.0, normal(N, D), draws()).unique().tolist()) == {0.0, 1.0}
+    assert set(
+        salt_and_pepper(
+            torch.zeros(D, dtype=DOUBLE), torch.ones(D, dtype=DOUBLE), normal(N, D), draws()
+        )
+        .unique()
+        .tolist()
+    ) == {0.0, 1.0}
 
 
 def test_a_swapped_cell_comes_from_the_same_feature_of_another_row():

@@ -5,6 +5,7 @@ import inspect
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import skae
@@ -30,6 +31,10 @@ def test_every_python_block_runs_in_the_order_of_the_page(tmp_path, monkeypatch)
         above = "\n" * text.count("\n", 0, found.start(1))  # so that errors show the line
         exec(compile(above + code, str(README), "exec"), names)
     assert names["codes"].shape == (1797, 16)
+    assert ((names["sparse"].transform(names["X"]) != 0).sum(1) == 10).all()
+    hidden = np.isnan(names["holes"])
+    error = (names["complete"] - names["wine"])[hidden]
+    assert np.mean(error**2) < np.mean(names["wine"][hidden] ** 2)
     assert names["X_hat"].shape == (450, 64)
     assert names["model"].score(names["X_test"], names["y_test"]) > 0.9
     assert names["why"].shape == (569, 30)

@@ -212,6 +212,26 @@ class WrongLatentGradient(BentClosed):
         return d_z * torch.cos(self.c * h)
 
 
+class KeepsFirst(Objective):
+    """Keeps the first unit of every row."""
+
+    def latent(self, h, rng):
+        return torch.cat([h[..., :1], torch.zeros_like(h[..., 1:])], -1)
+
+    def support(self, h, rng):
+        return torch.arange(0, h.numel(), h.shape[-1])
+
+
+class WrongSupport(KeepsFirst):
+    def support(self, h, rng):
+        return super().support(h, rng) + 1
+
+
+class SupportOutOfOrder(KeepsFirst):
+    def support(self, h, rng):
+        return super().support(h, rng).flip(0)
+
+
 class WrongPenaltyGradient(ActivityClosed):
     def penalty_gradient(self, out, net, share):
         return 2 * self.beta * out.h, {}
@@ -299,6 +319,8 @@ BROKEN = {
     SaysTooLittle: r"penalty has shape \(1,\), not \(n,\), as penalises_batch is False",
     MixesSilently: "the value of a row depends on the other rows",
     OrderMatters: "the value of a row depends on the other rows",
+    WrongSupport: "support is not where latent keeps h",
+    SupportOutOfOrder: "support's places are not in ascending order of rows",
     WrongLatentGradient: "latent_gradient is not the derivative of latent",
     WrongPenaltyGradient: r"penalty_gradient is not the derivative of penalty \('h'\)",
     ForgetsWeights: r"penalty_gradient is not the derivative of penalty \('encoder.0.W'\)",

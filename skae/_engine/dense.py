@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from skae._engine.buffer import Buffer
+from skae._engine.sparse_code import SparseSides
 from skae.activations import ACTIVATIONS
 from skae.networks import Dense, Layer
 
@@ -111,12 +112,14 @@ class DenseOps:
         self.addmm = torch.baddbmm if buffer.lead else torch.addmm
         self.ones = buffer.flat.new_ones(*buffer.lead, 1, n)
 
-    def forward(self, x: Tensor) -> list[Op]:
-        """From x of shape (..., n, in) to ``slots[-1].y``."""
+    def forward(self, x: Tensor, sides: SparseSides | None = None) -> list[Op]:
+        """From x of shape (..., n, in) to ``slots[-1].y``; a decoder may read a sparse code."""
         ops: list[Op] = []
         for slot in self.slots:
             gain, bias_gain = slot.layer.gain, slot.layer.bias_gain
-            if gain == bias_gain == 1:
+            if sides is not None and self._is_beside_code(slot) and self.is_decoder:
+                ops.append(partial(sides.forward, slot))
+            elif gain == bias_gain == 1:
                 ops += [partial(self.mm, x, slot.W_t, out=slot.a), partial(slot.a.add_, slot.b)]
             else:
                 ops.append(partial(self.addmm, slot.b, x, slot.W_t, beta=bias_gain, alpha=gain,
@@ -128,15 +131,24 @@ class DenseOps:
             x = slot.y
         return ops
 
-    def backward(self, x: Tensor, below: Tensor | None) -> list[Op]:
+    def backward(
+        self, x: Tensor, below: Tensor | None, sides: SparseSides | None = None
+    ) -> list[Op]:
         """Parameters' gradients from ``slots[-1].delta``, that of y; the one of x into `below`.
 
-        The decoder's delta already counts the gain of its last layer.
+        The decoder's delta already counts the gain of its last layer. With `sides` the gradient
+        of the code is sparse, and it is there instead of in `below` and in the encoder's delta.
         """
         ops: list[Op] = []
         for i in range(len(self.slots) - 1, -1, -1):
             slot = self.slots[i]
             delta, delta_t = slot.delta, slot.delta.mT
+            seen = self.slots[i - 1].y if i else x
+            down = self.slots[i - 1].delta if i else below
+            beside = sides is not None and self._is_beside_code(slot)
+            if beside and not self.is_decoder:
+                ops.append(partial(sides.back_encoder, slot, seen, down, self.adds))  # type: ignore[union-attr]
+                continue
             if slot.y is not slot.h:
                 ops.append(partial(self._undrop, slot))
             if self.receives and slot is self.slots[-1]:
@@ -145,9 +157,10 @@ class DenseOps:
                 ops.append(partial(slot.activation.backward_, delta, slot.h, slot.a))
             if self.receives and slot is self.slots[-1]:
                 ops.append(partial(self._receive_input, slot))
-            seen = self.slots[i - 1].y if i else x
             gain = 1.0 if self.is_decoder else slot.layer.gain
-            if self.adds or gain != 1:
+            if beside:
+                ops.append(partial(sides.back_decoder, slot))  # type: ignore[union-attr]
+            elif self.adds or gain != 1:
                 ops.append(partial(self.addmm, slot.dW, delta_t, seen, beta=float(self.adds),
                                    alpha=gain, out=slot.dW))  # fmt: skip
             else:
@@ -156,10 +169,12 @@ class DenseOps:
                 ops.append(partial(self.mm, self.ones, delta, out=slot.db))
             else:
                 ops.append(partial(torch.sum, delta, -2, keepdim=True, out=slot.db))
-            down = self.slots[i - 1].delta if i else below
-            if down is not None:
+            if down is not None and not beside:
                 ops.append(partial(self.mm, delta, slot.W, out=down))
         return ops
+
+    def _is_beside_code(self, slot: Slot) -> bool:
+        return slot is self.slots[0 if self.is_decoder else -1]
 
     def _drop(self, slot: Slot) -> None:
         slot.mask = self.draw_mask(slot.h)  # type: ignore[misc]

@@ -18,7 +18,8 @@ from skae._engine.buffer import Buffer, add_decay
 from skae._engine.dense import DenseOps, Op
 from skae._engine.parallel import ParallelOps, stack_ops
 from skae._engine.rng import Streams
-from skae.networks import Network
+from skae._engine.sparse_code import SparseCode, SparseSides, is_worth_it
+from skae.networks import Dense, Network
 from skae.objective import (
     NO_ROWS,
     Forward,
@@ -43,6 +44,7 @@ class Program(NamedTuple):
     decode: list[Op]
     back_decoder: list[Op]
     back_encoder: list[Op]
+    sides: SparseSides | None = None  # of a sparse code, which the lists then read
 
 
 class Seeds(NamedTuple):
@@ -85,6 +87,7 @@ class Fused:
         self.penalised = overrides(objective, "penalty")
         own_value = overrides(objective, "__call__") or overrides(objective, "data_loss")
         self.seam = own_value or (self.penalised and not overrides(objective, "penalty_gradient"))
+        self.sums = self._may_sum()
         # Without hooks and noise a step is nothing but its kernels.
         self.is_plain = not (
             self.drops or self.drops_input or self.has_latent or self.penalised or own_value
@@ -93,6 +96,7 @@ class Fused:
         )  # fmt: skip
         self.rest = torch.zeros(buffer.lead, dtype=dtype, device=buffer.flat.device)
         self.programs: dict[tuple[int, int], Program] = {}
+        self.sparse_programs: dict[int, Program] = {}
         self.steps: dict[tuple[int, int], tuple[Tensor, list[Op]]] = {}
         self.totals: list[Tensor] = []  # weighted loss of every cell of the widest batches
 
@@ -172,6 +176,40 @@ class Fused:
             )  # fmt: skip
         return self.programs[n, n_z]
 
+    def _may_sum(self) -> bool:
+        """Whether products with the code may be sums over the units that its objective keeps."""
+        stacks = self.network.stacks
+        return (
+            overrides(self.objective, "support")
+            and all(isinstance(stack, Dense) for stack in stacks)
+            and stacks[0].last_activation == "identity"
+            and not (self.buffer.lead or self.drops or self.latent_seam or self.seam)
+            and not self.objective.needs_input
+        )
+
+    def _sparse_program(self, p: Program) -> Program:
+        """The same program for a code that is given by its entries."""
+        n = p.a_in.shape[-2]
+        if n not in self.sparse_programs:
+            sides = SparseSides()
+            self.sparse_programs[n] = p._replace(
+                sides=sides,
+                decode=p.decoder.forward(p.z_in, sides),  # type: ignore[call-arg]
+                back_decoder=p.decoder.backward(p.z_in, p.d_z, sides),  # type: ignore[call-arg]
+                back_encoder=p.encoder.backward(p.a_in, None, sides),  # type: ignore[call-arg]
+            )
+        return self.sparse_programs[n]
+
+    def _put(self, p: Program, h: Tensor, places: Tensor) -> Program:
+        """Put these entries of h into the code; the program that goes on from there."""
+        values, (n, width) = h.flatten()[places], h.shape
+        p.z_in.zero_().view(-1)[places] = values
+        if not is_worth_it(len(places), n, width, h.device):
+            return p
+        p = self._sparse_program(p)
+        p.sides.code, p.sides.values = SparseCode(places, n, width), values  # type: ignore[union-attr]
+        return p
+
     def _mask(self, h: Tensor) -> Tensor:
         return drop_mask(self.objective.dropout, h, self.dropping)
 
@@ -189,7 +227,10 @@ class Fused:
         for op in p.encode:
             op()
         last, taped = p.encoder.slots[-1], None
-        if self.has_latent:
+        places = objective.support(last.y, self.latent) if self.sums else None
+        if places is not None:
+            p = self._put(p, last.y, places)
+        elif self.has_latent:
             z, taped = self._latent(last.y)
             if z.shape[-2] != x.shape[-2]:
                 p = self._widened(p, z.shape[-2])
@@ -228,7 +269,7 @@ class Fused:
             p.d_z.add_(seeds.z)
         if taped is not None:
             last.delta.copy_(torch.autograd.grad(taped[1], taped[0], p.d_z)[0])
-        elif self.has_latent:
+        elif self.has_latent and p.sides is None:
             last.delta.copy_(self.objective.latent_gradient(p.d_z, last.y, out.z))
         last.seed, last.seed_a = seeds.h, seeds.a
         for op in p.back_encoder:

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skae._engine.batches import complete, missing
+from skae._engine.sparse_code import infer_from_sparse
 from skae.estimators._input import Data, check_namespace, read_codes, read_data, read_weight
 from skae.modules import DenseModule, ParallelModule, infer
 from skae.objective import Features, observed_weight
@@ -278,7 +279,8 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return self.objective_.encode(infer(self.encoder_, self._completed(x)[0], out))
 
     def _raw(self, z: Tensor, out: Tensor | None = None) -> Tensor:
-        return infer(self.decoder_, z, out)
+        raw = infer_from_sparse(self.decoder_, z)
+        return infer(self.decoder_, z, out) if raw is None else raw
 
     def _decode(self, z: Tensor, out: Tensor | None = None) -> Tensor:
         x_hat = self.objective_.loss.predict(self._raw(z, out))

@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skae.corruption import choose_cells, gaussian, salt_and_pepper, swapped
+from skae.corruption import choose_cells, gaussian, replace_cells, salt_and_pepper, swapped
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._estimator import estimator
 from skae.losses import resolve_loss
@@ -63,23 +63,25 @@ class DenoisingObjective(Objective):
             touched = torch.as_tensor(level > 0, device=x.device)
             return gaussian(x, level, rng), touched.expand_as(x)
         chosen = choose_cells(level, x, rng, exact=self.exact)
-        return torch.where(chosen, self._replacement(x, rng), x), chosen
+        return replace_cells(x, chosen, self._replacement(x, rng)), chosen
 
-    def _replacement(self, x: Tensor, rng) -> float | Tensor:
+    def _replacement(self, x: Tensor, rng) -> Tensor:
         """What takes the place of corrupted cells."""
         if self.corruption == "swap":
             return swapped(x, rng)
         if self.corruption == "salt_and_pepper":
             return salt_and_pepper(*self._ends(x), x, rng)
         if self.fill != "mean":
-            return self.fill
-        return 0.0 if self.features is None else self.features.mean.nan_to_num().to(x)
+            return torch.as_tensor(self.fill).to(x)
+        if self.features is None:
+            return torch.zeros_like(x)
+        return self.features.mean.nan_to_num().to(x)
 
-    def _ends(self, x: Tensor) -> tuple[Any, Any]:
+    def _ends(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The lowest and highest values possible, else those that each feature had."""
         low, high = self.loss.domain
         if math.isfinite(low) and math.isfinite(high):
-            return low, high
+            return x.new_tensor(low), x.new_tensor(high)
         if self.features is None:
             raise ValueError("Salt and pepper needs `features`: see Objective.informed.")
         return self.features.low.to(x), self.features.high.to(x)
@@ -158,45 +160,14 @@ class DenoisingAutoencoder(BaseAutoencoder):
         Training means over observed values, what missing ones enter as; NaN for a feature that
         is left out.
 
-    encoder_, decoder_ : torch.nn.Module
-        The trained network: an ordinary torch module each, in the units of X.
-
-    coefs_, intercepts_ : list of ndarray
-        Weights of shape (n_in, n_out) and biases of shape (n_out,) of all layers, encoder then
-        decoder, as scikit-learn's MLP has them.
-
     components_ : ndarray of shape (n_components_, n_features_in_)
         Weights of a linear encoder of one layer.
-
-    n_components_ : int
-        Number of code units.
 
     loss_curve_ : list of float
         Mean training loss of every epoch, of corrupted rows, penalties included.
 
     validation_loss_curve_ : list of float or None
         Loss of the held-out rows, not corrupted, after every epoch, under `early_stopping`.
-
-    loss_, best_loss_ : float
-        The last training loss; the lowest of the curve that stopping watched.
-
-    n_iter_ : int
-        Number of epochs.
-
-    stop_reason_ : str
-        "converged", "max_iter", "callback", "interrupted" or "no_progress".
-
-    engine_ : Plan
-        Which path trained the network ("fused" or "autograd"), and why.
-
-    objective_ : Objective
-        What was optimised.
-
-    n_features_in_ : int
-        Number of features seen in `fit`.
-
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has them.
 
     References
     ----------

@@ -17,8 +17,9 @@ from torch import Tensor
 from skae._engine.train import FULL_BATCH
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._estimator import estimator
-from skae.latents import keep_largest, keep_largest_of_batch
+from skae.latents import keep_largest, keep_largest_of_batch, largest
 from skae.losses import resolve_loss
+from skae.modules import infer
 from skae.objective import Forward, Objective, is_positive
 
 _FALL = 0.5  # of the schedule's horizon, over which k falls (the paper's first half of the epochs)
@@ -74,6 +75,10 @@ class KSparse(Objective):
 
     def latent(self, h, rng):
         return self._keep(h, self.k_at(rng.progress, h.shape[-1]))
+
+    def support(self, h, rng):
+        k = self.k_at(rng.progress, h.shape[-1])
+        return largest(h, k, of_batch=self.selection == "batch")
 
     def latent_gradient(self, d_z, h, z):
         return d_z * (z != 0)
@@ -278,7 +283,8 @@ class KSparseAutoencoder(BaseAutoencoder):
 
     alpha_k : float, default=1.0
         Once trained, `transform` and `reconstruct` keep alpha_k k units, rounded up: the paper's
-        alpha, at least 1, chosen by the classifier on the codes (3 on MNIST with k = 25).
+        alpha, at least 1, chosen by the classifier on the codes (3 on MNIST with k = 25). With
+        "row" selection `set_params` changes it without another `fit`.
 
     selection : {"row", "batch"}, default="row"
         "row" keeps k units of every row. "batch" keeps the n k largest of a batch of n rows [3]_
@@ -301,46 +307,14 @@ class KSparseAutoencoder(BaseAutoencoder):
         The trained network: an ordinary torch module each, in the units of X. The choice of
         units lies between them.
 
-    coefs_, intercepts_ : list of ndarray
-        Weights of shape (n_in, n_out) and biases of shape (n_out,) of all layers, encoder then
-        decoder, as scikit-learn's MLP has them.
-
     components_ : ndarray of shape (n_components_, n_features_in_)
         Weights of an encoder of one layer.
 
     dead_fraction_ : float
         Share of the units that no row has activated for `dead_after` epochs of training.
 
-    n_components_ : int
-        Number of code units.
-
-    loss_curve_ : list of float
-        Mean training loss of every epoch, penalties included.
-
-    validation_loss_curve_ : list of float or None
-        Loss of the held-out rows after every epoch, under `early_stopping`.
-
-    loss_, best_loss_ : float
-        The last training loss; the lowest of the curve that stopping watched.
-
-    n_iter_ : int
-        Number of epochs.
-
-    stop_reason_ : str
-        "converged", "max_iter", "callback", "interrupted", or "no_progress": lbfgs or cg found no
-        further descent.
-
-    engine_ : Plan
-        Which path trained the network ("fused" or "autograd"), and why.
-
     objective_ : Objective
         What was optimised, with the learned threshold.
-
-    n_features_in_ : int
-        Number of features seen in `fit`.
-
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has them.
 
     References
     ----------
@@ -425,3 +399,7 @@ class KSparseAutoencoder(BaseAutoencoder):
 
     def _reported(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"dead_fraction_": float(self._objective().dead(state).double().mean())}  # type: ignore[attr-defined]
+
+    def _encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        objective = dataclasses.replace(self.objective_, alpha_k=float(self.alpha_k))
+        return objective.encode(infer(self.encoder_, self._completed(x)[0], out))

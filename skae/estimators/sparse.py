@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skae._engine.batches import Source
@@ -40,7 +42,7 @@ class Sparsity(Objective):
 
     def activity(self, h: Tensor, weight: Tensor | None) -> Tensor:
         """rho^, the mean over these rows, of shape (..., 1, k)."""
-        raise NotImplementedError
+        return mean_activation(h, weight)
 
     def init_state(self, d, k):
         return {"rho_hat": torch.zeros(k)}
@@ -212,43 +214,6 @@ class SparseAutoencoder(BaseAutoencoder):
         (for tanh mapped as above); under ``penalty="l1"`` the mean of ``|h|``. In the snapshots
         that callbacks see, it is the last batch's or the running average.
 
-    encoder_, decoder_ : torch.nn.Module
-        The trained network: an ordinary torch module each, in the units of X.
-
-    coefs_, intercepts_ : list of ndarray
-        Weights of shape (n_in, n_out) and biases of shape (n_out,) of all layers, encoder then
-        decoder, as scikit-learn's MLP has them.
-
-    n_components_ : int
-        Number of code units.
-
-    loss_curve_ : list of float
-        Mean training loss of every epoch, penalties included.
-
-    validation_loss_curve_ : list of float or None
-        Loss of the held-out rows after every epoch, under `early_stopping`.
-
-    loss_, best_loss_ : float
-        The last training loss; the lowest of the curve that stopping watched.
-
-    n_iter_ : int
-        Number of epochs.
-
-    stop_reason_ : str
-        Why training stopped, as :class:`Autoencoder` has it.
-
-    engine_ : Plan
-        Which path trained the network ("fused" or "autograd"), and why.
-
-    objective_ : Objective
-        What was optimised.
-
-    n_features_in_ : int
-        Number of features seen in `fit`.
-
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has them.
-
     References
     ----------
     .. [1] Ng, "Sparse autoencoder", CS294A lecture notes (2011), and the UFLDL tutorial. We depart
@@ -319,7 +284,17 @@ class SparseAutoencoder(BaseAutoencoder):
         return result
 
     def _reported(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
+<<<<<<< HEAD
         return {"rho_hat_": state["rho_hat"].clone()}
+=======
+        return {"_rho_hat": state["rho_hat"].tolist()}  # no array, of which library should it be?
+
+    @property
+    def rho_hat_(self) -> np.ndarray:
+        """Mean activation of every code unit over the training rows, of shape (n_components_,)."""
+        check_is_fitted(self)
+        return np.array(self._rho_hat)
+>>>>>>> main
 
 
 def _mean_activity(

@@ -143,6 +143,11 @@ def test_alpha_k_units_serve_transform_and_reconstruct(X, alpha_k, kept):
     np.testing.assert_array_equal(ae.reconstruct(X), ae.inverse_transform(codes))
 
 
+def test_alpha_k_may_be_chosen_after_training(X):
+    ae, other = quick().fit(X), quick(alpha_k=3.0).fit(X)
+    np.testing.assert_array_equal(ae.set_params(alpha_k=3.0).transform(X), other.transform(X))
+
+
 @pytest.mark.parametrize("k", [1, 2])
 def test_three_units_divide_the_plane_into_three_affine_regions(k):
     X = np.random.default_rng(0).normal(size=(200, 2))
