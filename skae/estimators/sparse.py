@@ -284,6 +284,9 @@ class SparseAutoencoder(BaseAutoencoder):
         return result
 
     def _reported(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
+<<<<<<< HEAD
+        return {"rho_hat_": state["rho_hat"].clone()}
+=======
         return {"_rho_hat": state["rho_hat"].tolist()}  # no array, of which library should it be?
 
     @property
@@ -291,6 +294,7 @@ class SparseAutoencoder(BaseAutoencoder):
         """Mean activation of every code unit over the training rows, of shape (n_components_,)."""
         check_is_fitted(self)
         return np.array(self._rho_hat)
+>>>>>>> main
 
 
 def _mean_activity(
