@@ -26,7 +26,7 @@ FIXED: dict[str, Any] = {
     "hidden_layer_sizes": (256, 256), "activation": "silu", "corruption": "masking",
     "batch_size": 200, "learning_rate_init": 2e-3, "learning_rate": "cosine", "tol": None,
 }  # fmt: skip
-GRID = {"noise_level": (0.1, 0.25, 0.4), "n_components": (16, 64)}
+GRID = {"noise_level": (0.25, 0.4, 0.55), "n_components": (16, 64)}
 
 
 def housing() -> np.ndarray:
@@ -74,7 +74,7 @@ def main() -> None:
     X = housing()
     if options.quick:
         X = X[np.random.default_rng(0).permutation(len(X))[:4000]]
-    epochs, trial = (40, 20) if options.quick else (150, 40)
+    epochs, trial = (40, 20) if options.quick else (150, 20)
     settings: dict[str, Any] = {}
 
     def ours(holed: np.ndarray, seed: int) -> np.ndarray:

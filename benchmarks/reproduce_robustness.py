@@ -24,7 +24,8 @@ SHARED: dict[str, Any] = {
     "code_activation": "logistic", "loss": "binary_cross_entropy", "tied_weights": True,
     "batch_size": 100, "learning_rate_init": 1e-3, "tol": None, "random_state": 0,
 }  # fmt: skip
-# Strengths of noise as in Vincent et al. (2010); the noise of the test is gaussian.
+# Noise as in Vincent et al. (2010), gaussian as in the test; contraction by the accuracy on noisy
+# validation rows (0.003, 0.03 and 0.3 tried on 10,000 training rows).
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("Autoencoder", {}),
     "denoising, gaussian": (
@@ -33,7 +34,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "denoising, masking": (
         "DenoisingAutoencoder", {"corruption": "masking", "noise_level": 0.25, "fill": 0.0}
     ),
-    "contractive": ("ContractiveAutoencoder", {"contraction": 0.1}),
+    "contractive": ("ContractiveAutoencoder", {"contraction": 0.003}),
 }  # fmt: skip
 
 

@@ -1,4 +1,8 @@
-"""Affinities phi_ij of rows of X: their names, their numbers estimated from X, their matrices."""
+"""Affinities phi_ij of rows of X: their names, their numbers estimated from X, their matrices.
+
+scikit-learn's neighbours and metrics are imported where they are used: `import skae` would take a
+quarter longer with them.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import torch
-from scipy.sparse.csgraph import connected_components, shortest_path
-from sklearn.metrics import pairwise_distances
-from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 from sklearn.utils import check_array
 from torch import Tensor
 
@@ -68,6 +69,8 @@ def _sample(X: Any) -> Any:
 
 
 def _median_squared_distance(X: Any) -> float:
+    from sklearn.metrics import pairwise_distances
+
     sample = _sample(X)
     apart = pairwise_distances(sample)[np.triu_indices(sample.shape[0], 1)]
     apart = apart[apart > 0]
@@ -78,6 +81,8 @@ def _reach(X: Any, n_neighbors: int) -> float:
     """Squared distance within which half of the rows have `n_neighbors` others."""
     if n_neighbors == 0:
         return 0.0
+    from sklearn.neighbors import NearestNeighbors
+
     sample = _sample(X)
     finder = NearestNeighbors(n_neighbors=n_neighbors + 1).fit(X)  # a row is its own nearest
     return float(np.median(finder.kneighbors(sample)[0][:, -1]) ** 2)
@@ -192,11 +197,15 @@ def _neighbor_graph(X: Any, n_neighbors: int, mode: str = "connectivity") -> sp.
     """Who is among whose nearest."""
     if n_neighbors == 0:
         return sp.csr_matrix((X.shape[0], X.shape[0]))
+    from sklearn.neighbors import kneighbors_graph
+
     return kneighbors_graph(X, n_neighbors, mode=mode)
 
 
 def _geodesics(X: Any, n_neighbors: int) -> np.ndarray:
     """Lengths of the shortest paths over the graph of nearest neighbours, as in Isomap."""
+    from scipy.sparse.csgraph import connected_components, shortest_path
+
     graph = _neighbor_graph(X, n_neighbors, "distance")
     parts, _ = connected_components(graph, directed=False)
     if parts > 1:

@@ -17,16 +17,12 @@ _FARTHEST = 700.0  # exponents beyond it would underflow, and a set of weight 0 
 
 
 def distinct(X: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each distinct row of X and label is first found, and which of them each row is.
-
-    They are sorted by value, so that nothing that follows depends on the order of the rows.
-    """
+    """Where each distinct row of X and label is first found, and which of them each row is."""
     X = np.ascontiguousarray(X + 0.0)  # -0.0 equals 0.0, but not byte for byte
-    whole = X.view(np.dtype((np.void, X.itemsize * X.shape[1]))).ravel()
-    which = np.unique(whole, return_inverse=True)[1]
-    both = which * (int(labels.max()) + 1) + labels
-    _, first, which = np.unique(both, return_index=True, return_inverse=True)
-    return first, which
+    seen: dict[tuple[bytes, int], int] = {}
+    keys = ((row.tobytes(), label) for row, label in zip(X, labels.tolist(), strict=True))
+    which = np.array([seen.setdefault(key, len(seen)) for key in keys])
+    return np.unique(which, return_index=True)[1], which
 
 
 def nearest(
@@ -156,7 +152,9 @@ def geodesic_pairs(X: np.ndarray, k: int, w: np.ndarray) -> np.ndarray:
     root = np.sqrt(w)
     gram = root[:, None] * S * root
     start = gram[np.argmax(gram.diagonal())]
-    c = float(eigsh(gram, k=1, which="LA", v0=start, return_eigenvectors=False)[0])
+    c = 1.0  # of rows that all coincide, whose targets are then the mean
+    if start.any():
+        c = float(eigsh(gram, k=1, which="LA", v0=start, return_eigenvectors=False)[0])
     return w[:, None] * (S + c / w.sum()) * w
 
 

@@ -31,6 +31,9 @@ LOSSES = {
     "one bin": Quantised(((),) * 5, ((1.0,),) * 5, ((1.0,),) * 5),
 }
 SPLITS = {
+    "neighbours": CrossPrediction(
+        ((0, 1, 2), (3, 4)), (Head((0, 1, 3), AbsoluteError()), Head((2, 4), quantised(2)))
+    ),
     "halves": CrossPrediction(((0, 1, 2), (3, 4)), (Head((0, 1, 2, 3, 4), SquaredError()),)),
     "scattered": CrossPrediction(((1, 3), (0, 2, 4)), (Head((0, 1, 2, 3, 4), AbsoluteError()),)),
     "three groups": CrossPrediction(
@@ -160,3 +163,16 @@ def test_start_predicts_means_and_shares():
 def test_unit_is_the_smallest_so_that_no_head_stands_still():
     assert SPLITS["halves"].unit(100.0) == 1e4
     assert SPLITS["every kind"].unit(100.0) == 1.0
+
+
+@pytest.mark.parametrize("name", [*LOSSES, *SPLITS])
+def test_kernels_do_what_accumulate_does(name):
+    loss = (LOSSES | SPLITS)[name]
+    x, raw = normal(7, 5).sigmoid(), normal(7, loss.width(5), seed=1)
+    expected, overwritten = torch.zeros(7, 5, dtype=DOUBLE), raw.clone()
+    loss.accumulate(x, overwritten, 0.3, None, expected)
+    total = torch.zeros(7, 5, dtype=DOUBLE)
+    for op in loss.kernels(x, raw, 0.3, total):
+        op()
+    assert_close(total, expected)
+    assert_close(raw, overwritten)

@@ -160,45 +160,14 @@ class DenoisingAutoencoder(BaseAutoencoder):
         Training means over observed values, what missing ones enter as; NaN for a feature that
         is left out.
 
-    encoder_, decoder_ : torch.nn.Module
-        The trained network: an ordinary torch module each, in the units of X.
-
-    coefs_, intercepts_ : list of ndarray
-        Weights of shape (n_in, n_out) and biases of shape (n_out,) of all layers, encoder then
-        decoder, as scikit-learn's MLP has them.
-
     components_ : ndarray of shape (n_components_, n_features_in_)
         Weights of a linear encoder of one layer.
-
-    n_components_ : int
-        Number of code units.
 
     loss_curve_ : list of float
         Mean training loss of every epoch, of corrupted rows, penalties included.
 
     validation_loss_curve_ : list of float or None
         Loss of the held-out rows, not corrupted, after every epoch, under `early_stopping`.
-
-    loss_, best_loss_ : float
-        The last training loss; the lowest of the curve that stopping watched.
-
-    n_iter_ : int
-        Number of epochs.
-
-    stop_reason_ : str
-        "converged", "max_iter", "callback", "interrupted" or "no_progress".
-
-    engine_ : Plan
-        Which path trained the network ("fused" or "autograd"), and why.
-
-    objective_ : Objective
-        What was optimised.
-
-    n_features_in_ : int
-        Number of features seen in `fit`.
-
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has them.
 
     References
     ----------

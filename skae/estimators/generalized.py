@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
@@ -134,9 +135,9 @@ class GeneralizedAutoencoder(BaseAutoencoder):
     *Sample weights* count rows: a pair counts :math:`w_i w_j` times, row i enters the loss with
     :math:`w_i S_i`, means, geodesic centring and the default `t` are weighted, and rows of weight
     0 are in no set. (Under "margin" :math:`w_j` counts relative to the mean of its kind of
-    neighbours, so that :math:`S_i` stays; M of "lle" has no weights, its cost has.) Equal rows (of one class, in supervised relations) are one row with their
-    summed weight, and so are not each other's neighbours. An integer weight thus equals
-    repetition.
+    neighbours, so that :math:`S_i` stays; M of "lle" has no weights, its cost has.) Equal rows
+    (of one class, in supervised relations) are one row with their summed weight, and so are not
+    each other's neighbours. An integer weight thus equals repetition.
 
     X is held in memory, dense, together with the targets.
 
@@ -185,18 +186,8 @@ class GeneralizedAutoencoder(BaseAutoencoder):
         share of its pairs that the pass before did not have, 1 for the first of a fit. Under
         `warm_start` further passes, all from codes, are appended.
 
-    encoder_, decoder_ : torch.nn.Module
-        The trained network: an ordinary torch module each, in the units of X.
-
-    coefs_, intercepts_ : list of ndarray
-        Weights of shape (n_in, n_out) and biases of shape (n_out,) of all layers, encoder then
-        decoder, as scikit-learn's MLP has them.
-
     components_ : ndarray of shape (n_components_, n_features_in_)
         Weights of a linear encoder of one layer.
-
-    n_components_ : int
-        Number of code units.
 
     loss_curve_ : list of float
         Mean training loss of every epoch of all passes, penalties included. It is measured
@@ -217,22 +208,13 @@ class GeneralizedAutoencoder(BaseAutoencoder):
         further descent), all of the last pass; or "max_outer": it converged, but its sets or its
         loss were still other than those of the pass before.
 
-    engine_ : Plan
-        Which path trained the network ("fused" or "autograd"), and why.
-
-    objective_ : Objective
-        What was optimised, given the targets.
-
-    n_features_in_ : int
-        Number of features seen in `fit`.
-
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has them.
-
     Notes
     -----
     ``reconstruct``, ``score`` and the errors are about a row and its own reconstruction, whatever
     the relation.
+
+    Table 1 of the source was not at hand: its rows are taken from accounts of it, those for isomap
+    and lle from memory.
 
     References
     ----------
@@ -365,9 +347,9 @@ class GeneralizedAutoencoder(BaseAutoencoder):
         first = 0 if state is None else state["epoch"]
         if state is not None:
             task.encode(initial)  # as the last fit left them
-        training = dataclasses.replace(training, horizon=training.horizon or first + self.max_iter)
         passes: list[Pass] = []
         left = training.max_iter
+        training = dataclasses.replace(training, horizon=training.horizon or first + left)
         for more in range(1 if task.relation.is_fixed else min(self.max_outer, left), 0, -1):
             result = train(
                 network, objective, source, initial=initial, **task.relate(), **options,
@@ -398,7 +380,7 @@ class GeneralizedAutoencoder(BaseAutoencoder):
         return last.changed <= self.outer_tol and moved <= self.outer_tol * abs(before.loss)
 
     def _warn_unsettled(self, result: Result, passes: list[Pass]) -> None:
-        if self.max_outer == 1:
+        if len(passes) == 1:
             return
         result.monitor.reasons[0] = "max_outer"
         warnings.warn(
@@ -418,6 +400,8 @@ class GeneralizedAutoencoder(BaseAutoencoder):
 class _Task:
     """What the outer loop trains on: points, their relation, and the codes it was last given."""
 
+    related: Related  # of the last call of `relate`
+
     def __init__(
         self,
         relation: Relation,
@@ -433,7 +417,6 @@ class _Task:
         relation.check(self.points, validation is not None)
         self.held = None if validation is None else _held_out(*validation)
         self.codes: np.ndarray | None = None
-        self.related: Related | None = None
         self.changed = 1.0
 
     def encode(self, parameters: Mapping[str, Tensor]) -> None:
@@ -452,7 +435,7 @@ class _Task:
 
     def relate(self) -> dict[str, Any]:
         """The side data of training and held-out rows, for `train`."""
-        before = self.related
+        before = getattr(self, "related", None)
         self.related = self.relation.relate(self.points, self.codes)
         if before is not None:
             self.changed = share_changed(before.pairs, self.related.pairs)
@@ -462,7 +445,7 @@ class _Task:
         return {"rows": rows, "validation": self._validation()}
 
     def _validation(self) -> tuple[Source, Rows] | None:
-        if self.validation is None or self.held is None or self.related is None:
+        if self.validation is None or self.held is None:
             return None
         source, rows = self.validation
         target, S = self.relation.relate_held_out(self.points, self.codes, self.related, self.held)
@@ -478,7 +461,8 @@ class _Task:
 
     def _side(self, rows: Rows, source: Source, target: np.ndarray, weight: np.ndarray) -> Rows:
         """Targets, and weights of mean 1; rows that do not count have any target."""
-        target = np.where(weight[:, None] > 0, target, self.points.X.mean(0))
+        if not (weight > 0).all():
+            target = np.where(weight[:, None] > 0, target, self.points.X.mean(0))
         if isinstance(self.objective.loss, BinaryCrossEntropy):
             target = _in_unit_interval(target, self.relation.name)
         weight = weight / weight.mean()
@@ -491,17 +475,17 @@ class _Task:
 
     def summary(self, result: Result, first: int) -> Pass:
         """What a pass that began at epoch `first` came to."""
-        related, loss = self.related, self.objective.loss
-        assert related is not None
-        constant = 0.0 if isinstance(loss, BinaryCrossEntropy) else related.constant
-        factor = float(related.weight.sum()) * self.source.d
+        is_entropy = isinstance(self.objective.loss, BinaryCrossEntropy)
+        constant = 0.0 if is_entropy else self.related.constant
+        factor = float(self.related.weight.sum()) * self.source.d
         return _summary(result, first, factor, constant, self.changed)
 
 
 def _summary(
     result: Result, first: int, factor: float, constant: float = 0.0, changed: float = 1.0
 ) -> Pass:
-    loss = result.monitor.loss_curves[0][-1]
+    curve = result.monitor.loss_curves[0]
+    loss = curve[-1] if curve else math.nan  # interrupted in the first epoch
     return Pass(result.state["epoch"] - first, loss, factor * loss + constant, changed)
 
 

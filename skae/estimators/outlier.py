@@ -141,9 +141,14 @@ class ReconstructionOutlierDetector(OutlierMixin, CallbackSupportMixin, BaseEsti
         return fitted
 
     def _validated(self, X: Any, *, reset: bool) -> Any:
+        finite = "allow-nan" if self._inner_tags().allow_nan else True
         return validate_data(
-            self, X, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32]
-        )
+            self, X, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32],
+            ensure_all_finite=finite,
+        )  # fmt: skip
+
+    def _inner_tags(self) -> Any:
+        return get_tags(Autoencoder() if self.estimator is None else self.estimator).input_tags
 
     def _quantile(self, scores: np.ndarray, weight: np.ndarray | None) -> float:
         """The threshold with a share `contamination` of the rows below it, rounded down.
@@ -187,7 +192,7 @@ class ReconstructionOutlierDetector(OutlierMixin, CallbackSupportMixin, BaseEsti
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            In float64.
+            In float64; NaN for a row without any value, where the estimator takes such.
         """
         check_is_fitted(self)
         return self._scores(self._validated(X, reset=False))
@@ -224,7 +229,8 @@ class ReconstructionOutlierDetector(OutlierMixin, CallbackSupportMixin, BaseEsti
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        inner = get_tags(Autoencoder() if self.estimator is None else self.estimator)
-        tags.input_tags.sparse = inner.input_tags.sparse
-        tags.input_tags.positive_only = inner.input_tags.positive_only
+        inner = self._inner_tags()
+        tags.input_tags.sparse = inner.sparse
+        tags.input_tags.allow_nan = inner.allow_nan
+        tags.input_tags.positive_only = inner.positive_only
         return tags

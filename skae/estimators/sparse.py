@@ -214,43 +214,6 @@ class SparseAutoencoder(BaseAutoencoder):
         (for tanh mapped as above); under ``penalty="l1"`` the mean of ``|h|``. In the snapshots
         that callbacks see, it is the last batch's or the running average.
 
-    encoder_, decoder_ : torch.nn.Module
-        The trained network: an ordinary torch module each, in the units of X.
-
-    coefs_, intercepts_ : list of ndarray
-        Weights of shape (n_in, n_out) and biases of shape (n_out,) of all layers, encoder then
-        decoder, as scikit-learn's MLP has them.
-
-    n_components_ : int
-        Number of code units.
-
-    loss_curve_ : list of float
-        Mean training loss of every epoch, penalties included.
-
-    validation_loss_curve_ : list of float or None
-        Loss of the held-out rows after every epoch, under `early_stopping`.
-
-    loss_, best_loss_ : float
-        The last training loss; the lowest of the curve that stopping watched.
-
-    n_iter_ : int
-        Number of epochs.
-
-    stop_reason_ : str
-        Why training stopped, as :class:`Autoencoder` has it.
-
-    engine_ : Plan
-        Which path trained the network ("fused" or "autograd"), and why.
-
-    objective_ : Objective
-        What was optimised.
-
-    n_features_in_ : int
-        Number of features seen in `fit`.
-
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has them.
-
     References
     ----------
     .. [1] Ng, "Sparse autoencoder", CS294A lecture notes (2011), and the UFLDL tutorial. We depart

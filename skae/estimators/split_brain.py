@@ -120,34 +120,6 @@ class SplitBrainAutoencoder(BaseAutoencoder):
     n_components_ : int
         Number of code units of all groups together.
 
-    loss_curve_ : list of float
-        Mean training loss of every epoch, penalties included.
-
-    validation_loss_curve_ : list of float or None
-        Loss of the held-out rows after every epoch, under `early_stopping`.
-
-    loss_, best_loss_ : float
-        The last training loss; the lowest of the curve that stopping watched.
-
-    n_iter_ : int
-        Number of epochs.
-
-    stop_reason_ : str
-        "converged", "max_iter", "callback", "interrupted", or "no_progress": lbfgs or cg found no
-        further descent, as they do at the floating-point precision of the loss.
-
-    engine_ : Plan
-        Which path trained the network ("fused" or "autograd"), and why.
-
-    objective_ : Objective
-        What was optimised.
-
-    n_features_in_ : int
-        Number of features seen in `fit`.
-
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X has them.
-
     See Also
     --------
     Autoencoder : One network that predicts what it sees.

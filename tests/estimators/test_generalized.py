@@ -172,6 +172,7 @@ def test_the_target_of_class_is_the_class_mean(X, y, monkeypatch):
     np.testing.assert_allclose(seen[0].target, expected)
     assert len(seen) == 1
     assert seen[0].weight is None
+    assert model.engine_.path == "fused"
     assert [p.changed for p in model.outer_history_] == [1.0]
 
 
@@ -260,15 +261,41 @@ def test_weight_space_matters_from_the_second_pass(X, relation, monkeypatch):
         assert not np.allclose(by_code[1].target, by_input[1].target)
 
 
-def test_codes_that_all_coincide_are_equally_near(X):
-    model = quick(activation="relu", code_activation="relu", hidden_layer_sizes=(),
-                  learning_rate_init=1e-300, max_outer=2)  # fmt: skip
+@pytest.mark.parametrize("relation", SEARCHING)
+def test_codes_that_all_coincide_are_equally_near(X, y, relation, monkeypatch):
     dead = Autoencoder(n_components=2, hidden_layer_sizes=(), max_iter=1, tol=None).fit(X)
     with torch.no_grad():
         for p in dead.encoder_.parameters():
             p.zero_()
-    model.set_params(initialize_from=dead).fit(X)
+    model = quick(relation, hidden_layer_sizes=(), learning_rate_init=1e-300, max_outer=2)
+    seen, model = trained_towards(model.set_params(initialize_from=dead), monkeypatch, X, y)
+    assert np.ptp(model.transform(X)) == 0
+    assert seen[1].target.isfinite().all()
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+@pytest.mark.parametrize("relation", ["neighbors", "isomap", "lle"])
+def test_few_rows_are_enough(X, relation, n):
+    model = quick(relation, n_neighbors=1, max_outer=2).fit(X[:n])
     assert np.isfinite(model.loss_curve_).all()
+
+
+def test_isomap_joins_what_is_far_apart(X):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn's, that it does so
+        model = quick("isomap").fit(np.concatenate([X, X + 100]))
+    assert np.isfinite(model.transform(X)).all()
+
+
+def test_an_interrupted_pass_ends_the_loop(X, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(skae._engine.train.Run, "end_epoch", interrupt)
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        model = quick().fit(X)
+    assert model.stop_reason_ == "interrupted"
+    assert len(model.outer_history_) == 1
 
 
 # ---- sample weights

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.impute import SimpleImputer
 from sklearn.utils import get_tags
 
-from skae import Autoencoder, DenoisingAutoencoder
+from skae import Autoencoder, DenoisingAutoencoder, ReconstructionOutlierDetector
 from skae._engine import batches
 
 
@@ -286,6 +286,19 @@ def test_rows_score_alone_as_they_do_together(holed, many):
     X = np.tile(holed, (3, 1)) if many else holed[:20]
     alone = np.concatenate([ae.score_samples(row[None]) for row in X])
     np.testing.assert_allclose(ae.score_samples(X), alone, rtol=1e-9)
+
+
+def test_a_detector_takes_what_its_estimator_takes(holed, X):
+    detector = ReconstructionOutlierDetector(estimator=quick(), random_state=0).fit(holed)
+    assert get_tags(detector).input_tags.allow_nan
+    scores = detector.score_samples(holed)
+    assert np.isnan(scores).tolist() == [i == 7 for i in range(60)]
+    np.testing.assert_allclose(scores, detector.estimator_.score_samples(holed), rtol=1e-9)
+    assert (detector.predict(holed) == -1).sum() in (5, 6)
+    plain = ReconstructionOutlierDetector(estimator=Autoencoder(max_iter=2))
+    assert not get_tags(plain).input_tags.allow_nan
+    with pytest.raises(ValueError, match="NaN"):
+        plain.fit(holed)
 
 
 # ---- streams
