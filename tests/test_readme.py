@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import re
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ PARAMETERS = README.parent / "docs" / "parameters.md"
 
 def column_of_names(header, page=README):
     """The rows of the table under `header`, as tuples of their cells."""
-    lines = page.read_text().split(header, 1)[1].splitlines()
-    table = [line for line in lines[: lines.index("", 1) if "" in lines[1:] else None] if line.startswith("| `")]
+    lines = page.read_text().split(header, 1)[1].splitlines()[1:]
+    table = [line for line in takewhile(bool, lines) if line.startswith("| `")]
     return [tuple(cell.strip(" `") for cell in line.strip("|").split(" | ")) for line in table]
 
 
