@@ -99,7 +99,8 @@ class Table:
                  for row, cells in self.rows.items()]  # fmt: skip
         text = table([*self.header, "seconds"], lines)
         facts = {"rows": self.rows, "seconds": self.seconds, "notes": self.notes} | self.facts
-        write(self._file, self.options.out, facts, f"{text}\n\n{self.notes}".rstrip(), kind="reproduce")
+        text = f"{text}\n\n{self.notes}".rstrip()
+        write(self._file, self.options.out, facts, text, kind="reproduce")
 
 
 def _cell(value: Any) -> str:
