@@ -66,15 +66,19 @@ class Table:
 
     def __post_init__(self) -> None:
         pin_threads(self.options.threads)
-        earlier = self.options.out / f"{self._file}.json"
-        if self.options.only and earlier.is_file():
-            known = json.loads(earlier.read_text())
-            self.rows |= known["rows"]
-            self.seconds |= known["seconds"]
 
     @property
     def _file(self) -> str:
         return self.name + ("_quick" if self.options.quick else "")
+
+    def _keep_earlier(self) -> None:
+        """Take over what other runs have written by now."""
+        earlier = self.options.out / f"{self._file}.json"
+        if self.options.only and earlier.is_file():
+            known = json.loads(earlier.read_text())
+            self.rows, self.seconds = (
+                known[name] | getattr(self, name) for name in ("rows", "seconds")
+            )
 
     def wants(self, row: str) -> bool:
         """Whether `--only` asks for this row."""
@@ -93,6 +97,7 @@ class Table:
 
     def write(self) -> None:
         """The table, with versions, machine, threads and the seconds of every row."""
+        self._keep_earlier()
         rank = {name: i for i, name in enumerate(self.order)}
         self.rows = dict(sorted(self.rows.items(), key=lambda row: rank.get(row[0], len(rank))))
         lines = [[row, *map(_cell, cells), f"{self.seconds[row]:.0f}"]
