@@ -80,8 +80,9 @@ def test_estimates_of_many_rows_take_a_sample(monkeypatch, X):
 
 def test_neighbours_are_at_most_the_other_rows(X):
     assert Numbers().estimated("knn", X[:5]) == {"n_neighbors": 4}
-    with pytest.warns(UserWarning, match=r"n_neighbors=7 .* n_samples=5: 4 are used"):
+    with pytest.warns(UserWarning, match=r"n_neighbors=7 .* n_samples=5: 4 are used") as caught:
         assert Numbers(n_neighbors=7).estimated("knn", X[:5]) == {"n_neighbors": 4}
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize("affinity", KINDS)

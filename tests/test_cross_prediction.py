@@ -1,6 +1,7 @@
 """Quantised columns, and columns that several groups predict."""
 
 import copy
+import dataclasses
 import itertools
 import pickle
 
@@ -66,6 +67,16 @@ def test_losses_are_data(name):
         assert copied == loss
         assert hash(copied) == hash(loss)
         assert vars(copied).keys() == {"groups", "heads"} or "edges" in vars(copied)
+
+
+@pytest.mark.parametrize("name", [*LOSSES, *SPLITS])
+def test_what_a_loss_makes_once_is_no_attribute(name):
+    loss = copy.deepcopy((LOSSES | SPLITS)[name])
+    fields = {field.name for field in dataclasses.fields(loss)}
+    assert vars(loss).keys() == fields
+    loss.predict(normal(7, loss.width(5)))
+    assert vars(loss).keys() == fields
+    assert dataclasses.replace(loss) == loss
 
 
 # ---- bins

@@ -565,6 +565,26 @@ def test_best_weights_come_with_the_running_statistics_of_their_epoch():
     assert value(net, result.parameters, held) == pytest.approx(min(curve), rel=1e-9)
 
 
+def test_best_weights_come_with_the_state_of_their_epoch():
+    """A callback sees both epoch by epoch; going on, the best of both parts counts."""
+    o, held, seen = Running(loss=SquaredError()), (make_source(normal(9, D, seed=5), DOUBLE),), []
+    numbers = {"validation": (*held, NO_ROWS), "learning_rate_init": 0.3}
+
+    def note(epoch):
+        seen.append(epoch.state["mean"].clone())
+        return False
+
+    whole = fit(o, max_iter=8, on_epoch=note, **numbers)
+    curve = whole.monitor.validation_curves[0]
+    assert min(curve) < curve[-1]
+    assert_close(whole.learned["mean"], seen[curve.index(min(curve))], 0)
+    assert_close(dict(whole.state["objective"]), {"mean": seen[-1]}, 0)
+    half = fit(o, max_iter=4, **numbers)
+    both = fit(o, max_iter=4, state=pickle.loads(pickle.dumps(half.state)), **numbers)
+    assert_close(both.learned, whole.learned, 0)
+    assert_close(fit(o, max_iter=8, learning_rate_init=0.3).learned, {"mean": seen[-1]}, 0)
+
+
 def test_users_modules_go_on_with_their_running_statistics():
     net, held = users_network(), (make_source(normal(9, D, seed=5), DOUBLE), NO_ROWS)
     initial = net.initial(None)

@@ -385,6 +385,20 @@ def test_an_encoder_of_ones_own_needs_untied_weights(X):
         quick(encoder=nn.Linear(5, 4)).fit(X)
 
 
+@pytest.mark.parametrize("changed", [{}, {"contraction": 0.0, "hessian": 0.1}])
+def test_an_encoder_that_normalises_by_the_batch_is_refused(X, changed):
+    def layers():
+        return nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Sigmoid())
+
+    own = {"encoder": layers(), "tied_weights": False, "n_components": None}
+    with pytest.raises(ValueError, match=r"encoder normalises by the batch.*set both to 0"):
+        quick(**own | changed).fit(X)
+    quick(**own | {"contraction": 0.0}).fit(X)
+    quick(**own | {"encoder": layers().eval()} | changed).fit(X)
+    decoder = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5))
+    quick(decoder=decoder, tied_weights=False, **changed).fit(X)
+
+
 @pytest.mark.parametrize("changed", [{"hessian": 0.1}, {"jacobian": "estimate"},
                                      {"hidden_layer_sizes": (5,), "dropout": 0.3}])  # fmt: skip
 def test_one_seed_gives_one_result(X, changed):

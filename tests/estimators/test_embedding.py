@@ -382,6 +382,35 @@ def test_fit_of_2k_epochs_is_two_of_k(X):
     same_weights(once, twice, rtol=0)
 
 
+def _near(X):
+    return (cdist(X, X) < 1).astype(float)
+
+
+def _far(X):
+    return (cdist(X, X) < 3).astype(float)
+
+
+@pytest.mark.parametrize(("first", "then"), [
+    ({"affinity": "distance"}, {"affinity": "squared_distance"}),
+    ({"affinity": "geodesic", "n_neighbors": 5}, {"n_neighbors": 9}),
+    ({"embedding": "laplacian", "r": 1.0}, {"r": 9.0}),
+    ({"embedding": "margin", "eps": 0.1}, {"eps": 2.0}),
+    ({"embedding": "margin", "affinity": _near}, {"affinity": _far}),
+    ({"embedding": "margin", "affinity": "precomputed", "batch_size": 16}, {}),
+])  # fmt: skip
+def test_losses_of_other_affinities_are_no_record(X, first, then):
+    def matrix(of):
+        return {"affinity_matrix": of(X)} if model.affinity == "precomputed" else {}
+
+    model = quick(warm_start=True, tol=1e-4, **first)
+    model.fit(X, **matrix(_near)).fit(X, **matrix(_near))
+    record = model._training.state["monitor"]["best"][0]
+    assert record == min(model.loss_curve_)
+    model.set_params(**then).fit(X, **matrix(_far))
+    epochs = model.n_iter_ // 3
+    assert model._training.state["monitor"]["best"][0] == min(model.loss_curve_[2 * epochs :])
+
+
 # ---- numbers from the data, stopping
 
 

@@ -585,8 +585,10 @@ def test_other_losses_are_refused(X, loss):
 
 @pytest.mark.parametrize("relation", SEARCHING)
 def test_one_distinct_row_is_refused(relation):
-    with pytest.raises(ValueError, match=r"2 distinct rows .* n_samples=1"):
+    with pytest.raises(ValueError, match=r"2 distinct rows .* 1 distinct row of n_samples=5\."):
         quick(relation).fit(np.ones((5, 3)), np.zeros(5, int))
+    with pytest.raises(ValueError, match=r"n_samples=1\."):
+        quick(relation).fit(np.ones((1, 3)), [0])
 
 
 def test_one_row_is_its_class():
@@ -626,6 +628,59 @@ def test_too_many_neighbours_are_clipped(X, relation):
     with pytest.warns(UserWarning, match="n_neighbors=12 is more than the 9"):
         clipped = quick(relation, n_neighbors=12).fit(X[:10])
     assert same_weights(clipped, quick(relation, n_neighbors=9).fit(X[:10]))
+
+
+@pytest.mark.parametrize("relation", ["neighbors", "lle", "isomap"])
+def test_no_number_of_neighbours_is_ten_or_all_there_are(X, relation):
+    assert GeneralizedAutoencoder().n_neighbors is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        few = quick(relation, n_neighbors=None).fit(X[:8])
+    assert same_weights(few, quick(relation, n_neighbors=7).fit(X[:8]))
+    many = quick(relation, n_neighbors=None).fit(X)
+    assert same_weights(many, quick(relation, n_neighbors=10).fit(X))
+
+
+def test_held_out_rows_have_as_many_neighbours_by_default(X):
+    default, ten = (quick(n_neighbors=k, early_stopping=True).fit(X) for k in (None, 10))
+    assert default.validation_loss_curve_ == ten.validation_loss_curve_
+
+
+@pytest.mark.parametrize("changed", [
+    {"relation": "neighbors", "n_neighbors": 99}, {"relation": "margin", "k1": 29},
+    {"max_outer": 2, "max_iter": 2000, "tol": 0.01, "n_iter_no_change": 2, "outer_tol": 0.0},
+])  # fmt: skip
+def test_warnings_point_to_the_line_that_called(X, y, changed):
+    with pytest.warns(UserWarning, match="clipped|outer loop") as caught:
+        quick(**changed | {"k1": changed.get("k1", 4) + 1}).fit(X, y)
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_fewer_epochs_than_passes_are_named_as_what_ended_the_loop(X):
+    """One epoch a pass, each of which counts as settled."""
+    model = quick(max_iter=3, max_outer=5, tol=1e9, n_iter_no_change=1, outer_tol=0.0)
+    with pytest.warns(ConvergenceWarning, match=r"stopped at max_iter=3 passes.* Raise max_iter"):
+        model.fit(X)
+    assert len(model.outer_history_) == 3
+
+
+def test_losses_of_another_relation_are_no_record(X, y):
+    """Targets that are means are nearer: the loss of rows themselves never falls as low."""
+    model = quick(warm_start=True, max_iter=200, tol=1e-4, n_iter_no_change=3).fit(X)
+    model.set_params(relation="self", max_iter=30, tol=1e-9).fit(X)
+    own = model.loss_curve_[-model.outer_history_[-1].n_iter :]
+    assert model.outer_history_[-1].n_iter > 3
+    assert model.best_loss_ == min(own)
+
+
+@pytest.mark.parametrize("relation", ["class", "margin"])
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_missing_labels_are_refused(X, relation, missing):
+    y = np.array(["a", "b"] * 30, dtype=object)
+    y[[4, 7]] = missing
+    for given in (y, pd.Series(y)):
+        with pytest.raises(ValueError, match="missing labels, 2 of 60, the first in row 4"):
+            quick(relation).fit(X, given)
 
 
 def test_too_many_of_a_class_are_clipped(X):

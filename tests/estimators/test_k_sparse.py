@@ -143,6 +143,37 @@ def test_alpha_k_units_serve_transform_and_reconstruct(X, alpha_k, kept):
     np.testing.assert_array_equal(ae.reconstruct(X), ae.inverse_transform(codes))
 
 
+@pytest.mark.parametrize("bad", [-1.0, 0, "3", None])
+def test_alpha_k_chosen_after_training_is_validated(X, bad):
+    ae = quick().fit(X).set_params(alpha_k=bad)
+    for method in (ae.transform, ae.reconstruct, ae.score):
+        with pytest.raises(ValueError, match="The 'alpha_k' parameter of KSparseAutoencoder"):
+            method(X)
+
+
+def test_alpha_k_of_a_learned_threshold_cannot_be_chosen_after_training(X):
+    ae = quick(selection="batch").fit(X)
+    codes = ae.transform(X)
+    with pytest.raises(ValueError, match=r"alpha_k=4.0, but the threshold .* alpha_k=1.0"):
+        ae.set_params(alpha_k=4.0).transform(X)
+    np.testing.assert_array_equal(ae.set_params(alpha_k=1.0).transform(X), codes)
+
+
+def test_k_falls_over_the_calls_of_partial_fit(X, monkeypatch):
+    """Over half of `max_iter` of them, not within the first."""
+    seen, update = [], KSparse.update
+
+    def spy(self, state, out):
+        seen.append(int((out.z != 0).sum(-1).max()))
+        return update(self, state, out)
+
+    monkeypatch.setattr(KSparse, "update", spy)
+    ae = quick(k=2, k_start=6, max_iter=8)
+    for _ in range(6):
+        ae.partial_fit(X)
+    assert seen == [6, 5, 4, 3, 2, 2]
+
+
 def test_alpha_k_may_be_chosen_after_training(X):
     ae, other = quick().fit(X), quick(alpha_k=3.0).fit(X)
     np.testing.assert_array_equal(ae.set_params(alpha_k=3.0).transform(X), other.transform(X))
@@ -289,6 +320,66 @@ def test_threshold_is_the_running_mean_of_the_smallest_positive_value_kept():
     assert o.learned(state).threshold == last
 
 
+def test_threshold_is_that_of_the_final_k_while_k_falls():
+    h, x = normal(6, 4), normal(6, 5)
+    falling, fallen = (objective(selection="batch", k=1.0, k_start=k) for k in (4.0, 1.0))
+    thresholds = [
+        float(o.update(o.init_state(5, 4), forward(x, h, o._keep(h, 4.0), x, {})
+                       ._replace(state=o.init_state(5, 4), progress=0.0))["threshold"])
+        for o in (falling, fallen)
+    ]  # fmt: skip
+    assert thresholds[0] == thresholds[1] > 0
+
+
+def test_rows_of_weight_zero_have_no_say_on_the_threshold():
+    o, w = objective(selection="batch", k=1.0, falls=False), torch.ones(9, dtype=DOUBLE)
+    w[6:] = 0
+    h, x = normal(9, 4), normal(9, 5)
+    h[6:] += 100
+    all_rows = forward(x, h, h, x, {})._replace(rows=Rows(weight=w), progress=1.0)
+    counted = forward(x[:6], h[:6], h[:6], x[:6], {})._replace(progress=1.0)
+    state = o.init_state(5, 4)
+    assert o.update(state, all_rows)["threshold"] == o.update(state, counted)["threshold"]
+    nothing = all_rows._replace(rows=Rows(weight=0 * w))
+    assert o.update(state, nothing)["threshold"] == state["threshold"]
+
+
+def test_models_of_a_stack_have_thresholds_of_their_own_rows():
+    k = torch.tensor([1.0, 2.0], dtype=DOUBLE).view(2, 1, 1)
+    o, h, w = objective(selection="batch", k=k, falls=False), normal(2, 6, 4), torch.ones(2, 6)
+    w[0, :2] = 0
+    x = normal(2, 6, 5)
+    start = {name: value.expand(2, *value.shape)
+             for name, value in objective(selection="batch").init_state(5, 4).items()}  # fmt: skip
+    out = forward(x, h, h, x, start)._replace(rows=Rows(weight=w), progress=1.0)
+    together = o.update(start, out)["threshold"]
+    for m in (0, 1):
+        one = objective(selection="batch", k=float(k[m]), falls=False)
+        alone = forward(x[m], h[m], h[m], x[m], {})._replace(rows=Rows(weight=w[m]), progress=1.0)
+        assert together[m] == one.update(one.init_state(5, 4), alone)["threshold"]
+
+
+@pytest.mark.parametrize("k_start", [None, 2])
+def test_best_weights_come_with_the_threshold_of_their_epoch(digits, k_start):
+    X = digits[:300] / 16
+    held = []
+
+    class Spy(KSparseAutoencoder):
+        def _hold_out(self, *args):
+            found = super()._hold_out(*args)
+            held.append(found[2][0].take(slice(0, found[2][0].n)).numpy())
+            return found
+
+    ae = Spy(
+        n_components=16, k=2, k_start=k_start, selection="batch", early_stopping=True, tol=None,
+        max_iter=40, learning_rate_init=0.03, random_state=0,
+    ).fit(X)  # fmt: skip
+    curve = ae.validation_loss_curve_
+    assert np.argmin(curve) < len(curve) - 1
+    assert -ae.score(held[0]) == pytest.approx(min(curve), rel=1e-9)
+    assert ae.best_loss_ == min(curve)
+
+
 def test_alpha_k_lowers_the_threshold(X):
     few, many = (quick(selection="batch", alpha_k=a).fit(X) for a in (1.0, 2.0))
     assert same_weights(few, many)
@@ -306,6 +397,13 @@ def test_two_fits_are_one(X, selection):
     assert same_weights(whole, halves)
     assert whole.dead_fraction_ == halves.dead_fraction_
     np.testing.assert_array_equal(whole.transform(X), halves.transform(X))
+
+
+def test_another_selection_under_warm_start_trains_on(X):
+    ae = quick(warm_start=True).fit(X).set_params(selection="batch").fit(X)
+    assert ae.n_iter_ == 12
+    assert ae.objective_.threshold > 0
+    assert ae.set_params(selection="row").fit(X).n_iter_ == 18
 
 
 @pytest.mark.parametrize("selection", ["row", "batch"])

@@ -204,6 +204,13 @@ def test_other_numbers_under_warm_start_count_from_now_on(X, changed):
     assert other.loss_curve_[3:] != same.fit(X).loss_curve_[3:]
 
 
+def test_losses_of_held_out_rows_are_no_record_for_training_losses(X):
+    held = noisy(max_iter=30, early_stopping=True, dropout=0.0, input_dropout=0.0).fit(X)
+    plain = held.set_params(early_stopping=False, alpha=0.0, learning_rate_init=1e-9).fit(X)
+    assert -plain.score(X) == pytest.approx(plain.loss_, rel=1e-3)
+    assert plain.best_loss_ == min(plain.loss_curve_[30:])
+
+
 def test_another_number_of_features_under_warm_start_is_refused(X):
     ae, reference = noisy(max_iter=3).fit(X), noisy(max_iter=6).fit(X)
     before = ae.reconstruct(X)
@@ -248,6 +255,15 @@ def test_partial_fit_is_one_pass(X):
 
 def test_partial_fit_continues_optimiser_and_generators(X):
     whole, ae = noisy(max_iter=5).fit(X), noisy(warm_start=False)
+    for _ in range(5):
+        ae.partial_fit(X)
+    assert_same_model(ae, whole, X)
+
+
+@pytest.mark.parametrize("learning_rate", ["linear", "cosine"])
+def test_a_schedule_runs_over_max_iter_calls_of_partial_fit(X, learning_rate):
+    whole = noisy(max_iter=5, learning_rate=learning_rate).fit(X)
+    ae = noisy(max_iter=5, learning_rate=learning_rate, warm_start=False)
     for _ in range(5):
         ae.partial_fit(X)
     assert_same_model(ae, whole, X)

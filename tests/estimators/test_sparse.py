@@ -267,6 +267,31 @@ def test_two_fits_of_k_epochs_are_one_of_2k(pixels, estimate):
     np.testing.assert_array_equal(once.rho_hat_, twice.rho_hat_)
 
 
+KINDS = {"kl": {}, "running": {"rho_estimate": "running"}, "l1": {"penalty": "l1"}}
+
+
+@pytest.mark.parametrize("first", KINDS)
+@pytest.mark.parametrize("then", KINDS)
+def test_another_penalty_under_warm_start_trains_on(pixels, first, then):
+    model = quick(warm_start=True, max_iter=2, batch_size=32, **KINDS[first]).fit(pixels)
+    model.set_params(**{"penalty": "kl", "rho_estimate": "batch"} | KINDS[then]).fit(pixels)
+    assert model.n_iter_ == 4
+    np.testing.assert_allclose(model.rho_hat_, abs(model.transform(pixels)).mean(0), rtol=1e-9)
+
+
+def test_another_penalty_under_warm_start_begins_its_average_anew(pixels):
+    model = quick(warm_start=True, max_iter=2, penalty="l1", batch_size=32).fit(pixels)
+    start = model._training.state_for(KLSparsity(loss=SquaredError()), None, None)
+    assert start["objective"] == {}
+
+
+def test_after_partial_fit_the_mean_activation_is_that_of_the_last_rows(pixels):
+    model = quick().partial_fit(pixels[:30]).partial_fit(pixels[30:])
+    expected = model.transform(pixels[30:]).mean(0)
+    np.testing.assert_allclose(model.rho_hat_, expected, rtol=1e-10)
+    assert "of the last call alone" in " ".join(SparseAutoencoder.__doc__.split())
+
+
 def test_rows_of_a_stack_have_their_own_statistics():
     h, w = normal(2, 6, 3).sigmoid(), normal(2, 6, seed=1).sigmoid()
     objective = KLSparsity(loss=SquaredError())

@@ -323,6 +323,14 @@ def test_groups_may_be_made_from_the_feature_names(X):
         assert [g.tolist() for g in model.groups_] == [[0, 2, 4], [1, 3]]
 
 
+def test_groups_may_be_slices(X):
+    model = quick(groups=[slice(0, 2), slice(2, None)]).fit(X)
+    assert [group.tolist() for group in model.groups_] == [[0, 1], [2, 3, 4]]
+    assert same_weights(model, quick(groups=[[0, 1], [2, 3, 4]]).fit(X))
+    evens = quick(groups=lambda names: [slice(None, None, 2), [1, 3]]).fit(X)
+    assert [group.tolist() for group in evens.groups_] == [[0, 2, 4], [1, 3]]
+
+
 def test_halves_are_the_first_columns_and_the_rest(X):
     assert [g.tolist() for g in quick().fit(X).groups_] == [[0, 1, 2], [3, 4]]
     assert [g.tolist() for g in quick().fit(X[:, :2]).groups_] == [[0], [1]]
@@ -345,6 +353,9 @@ BAD_GROUPS = {
     "unknown": ([[0, 1, 2], ["age", 4]], r"groups\[1\] names 'age', but the features are"),
     "flat": ([0, 1, 2, 3, 4], r"groups\[0\] must be a list .* Write \[0\]"),
     "a word": ([[0, 1, 2], "x4"], r"groups\[1\] must be a list"),
+    "a slice of names": ([slice("a", "c"), [3, 4]], r"groups\[0\] must be a slice of column indic"),
+    "slices that overlap": ([slice(0, 3), slice(2, 5)], "2"),
+    "no column": ([[0, 1, 2, 3, 4], 1.5], r"or a slice of indices, got 1.5\.$"),
     "a float": ([[0, 1, 2], [3, 4.0]], "must hold column indices or names, got 4.0"),
     "a mask": ([[True, False], [3, 4]], "must hold column indices or names, got True"),
 }
