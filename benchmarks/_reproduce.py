@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -49,7 +50,10 @@ def mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 @dataclass
 class Table:
-    """Rows of a reproduction, written to ``results/`` whenever one is added: a run may be cut."""
+    """Rows of a reproduction, written to ``results/`` whenever one is added: a run may be cut.
+
+    With `--only`, rows that an earlier run wrote are kept.
+    """
 
     name: str  # of the two files
     header: Sequence[str]  # the first column is the row's name
@@ -58,9 +62,23 @@ class Table:
     rows: dict[str, list[Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    order: Sequence[str] = ()  # of the rows, where they may come in another
 
     def __post_init__(self) -> None:
         pin_threads(self.options.threads)
+
+    @property
+    def _file(self) -> str:
+        return self.name + ("_quick" if self.options.quick else "")
+
+    def _keep_earlier(self) -> None:
+        """Take over what other runs have written by now."""
+        earlier = self.options.out / f"{self._file}.json"
+        if self.options.only and earlier.is_file():
+            known = json.loads(earlier.read_text())
+            self.rows, self.seconds = (
+                known[name] | getattr(self, name) for name in ("rows", "seconds")
+            )
 
     def wants(self, row: str) -> bool:
         """Whether `--only` asks for this row."""
@@ -79,12 +97,15 @@ class Table:
 
     def write(self) -> None:
         """The table, with versions, machine, threads and the seconds of every row."""
+        self._keep_earlier()
+        rank = {name: i for i, name in enumerate(self.order)}
+        self.rows = dict(sorted(self.rows.items(), key=lambda row: rank.get(row[0], len(rank))))
         lines = [[row, *map(_cell, cells), f"{self.seconds[row]:.0f}"]
                  for row, cells in self.rows.items()]  # fmt: skip
         text = table([*self.header, "seconds"], lines)
         facts = {"rows": self.rows, "seconds": self.seconds, "notes": self.notes} | self.facts
-        name = self.name + ("_quick" if self.options.quick else "")
-        write(name, self.options.out, facts, f"{text}\n\n{self.notes}".rstrip(), kind="reproduce")
+        text = f"{text}\n\n{self.notes}".rstrip()
+        write(self._file, self.options.out, facts, text, kind="reproduce")
 
 
 def _cell(value: Any) -> str:

@@ -153,7 +153,7 @@ def main() -> None:
     options = parser(__doc__ or "").parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
     split = Split(options.quick)
-    table = Table("k_sparse", HEADER, options, NOTES)
+    table = Table("k_sparse", HEADER, options, NOTES, order=[row.name for row in ROWS])
     for row in ROWS:
         table.add(row.name, lambda row=row: cells(row, split, options.quick))
 

