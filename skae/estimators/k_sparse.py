@@ -255,8 +255,8 @@ class KSparseAutoencoder(BaseAutoencoder):
         c \, \frac{\ell(x, \hat x)}{\lVert e \rVert^2} \lVert e - W^\top u \rVert^2
 
     is added to a sample's loss :math:`\ell`, with c = `auxiliary`. (For the squared error that is
-    c times the mean over features of (e - W^T u)^2; Gao et al. divide both errors by the variance
-    of what they reconstruct.)
+    c times the mean over features of (e - W^T u)^2; Gao et al. divide both errors by the size of
+    what they reconstruct.)
 
     Parameters
     ----------
@@ -290,7 +290,7 @@ class KSparseAutoencoder(BaseAutoencoder):
         "row" keeps k units of every row. "batch" keeps the n k largest of a batch of n rows [3]_
         in training; afterwards every value from a threshold on, which is the running mean of the
         smallest positive value that a batch kept, so that the code of a row is a function of it
-        alone. How many units a row keeps then varies.
+        alone. How many units a row keeps then varies. Sample weights do not enter the choice.
 
     auxiliary : float, default=None
         Weight c of the dead units' reconstruction of the residual; 0 is the plain k-sparse
