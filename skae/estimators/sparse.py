@@ -209,8 +209,9 @@ class SparseAutoencoder(BaseAutoencoder):
     ----------
     rho_hat_ : ndarray of shape (n_components_,)
         Mean activation of every code unit over the training rows at the fitted weights, in (0, 1)
-        (for tanh mapped as above); under ``penalty="l1"`` the mean of ``|h|``. In the snapshots
-        that callbacks see, it is the last batch's or the running average.
+        (for tanh mapped as above); under ``penalty="l1"`` the mean of ``|h|``. After
+        `partial_fit` it is over the rows of the last call alone. In the snapshots that callbacks
+        see, it is the last batch's or the running average.
 
     References
     ----------
@@ -278,7 +279,7 @@ class SparseAutoencoder(BaseAutoencoder):
             _check_codes(network, objective, source)
         result = super()._train(network, objective, source, rows, **options)
         rho_hat = _mean_activity(network, objective, result.parameters, source, rows)  # type: ignore[arg-type]
-        result.state["objective"]["rho_hat"] = rho_hat
+        result.learned["rho_hat"] = rho_hat
         return result
 
     def _reported(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
