@@ -15,15 +15,14 @@ from skae._engine.batches import Source
 from skae._engine.train import FULL_BATCH, Result
 from skae.activations import ACTIVATIONS
 from skae.estimators._base import BaseAutoencoder
-from skae.estimators._build import resolved_code_activation
+from skae.estimators._bounded import bounded_activation, check_codes
 from skae.estimators._estimator import estimator
 from skae.losses import resolve_loss
-from skae.networks import Dense, Network
+from skae.networks import Network
 from skae.objective import Forward, Objective, Rows
 from skae.penalties import bernoulli_kl, bernoulli_kl_slope, mean_activation, row_shares
 
-_BOUNDED = ("logistic", "tanh")
-_ROUNDING = 1e-6  # how far beyond its range a user's module may take a code
+_ASKS = ("penalty='kl'", "penalty='l1'")  # for bounded codes; and what does not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,27 +254,16 @@ class SparseAutoencoder(BaseAutoencoder):
         }
         if self.penalty == "l1":
             return L1Sparsity(**shared)
-        shared |= {"rho": float(self.rho), "code_activation": self._bounded_activation()}
+        shared |= {"rho": float(self.rho), "code_activation": bounded_activation(self, *_ASKS)}
         if self.rho_estimate == "running" and self.solver not in FULL_BATCH:
             return RunningKLSparsity(decay=float(self.rho_decay), **shared)
         return KLSparsity(**shared)
 
-    def _bounded_activation(self) -> str:
-        name = resolved_code_activation(self)
-        if name not in _BOUNDED:
-            given = repr(self.code_activation) + f" ({name!r})" * (name != self.code_activation)
-            raise ValueError(
-                "penalty='kl' compares the mean activation of a unit with rho in (0, 1), but with "
-                f"code_activation={given} activations have no bounds, and their mean is no "
-                "proportion. Use code_activation='logistic' or 'tanh', or penalty='l1'."
-            )
-        return name
-
     def _train(
         self, network: Network, objective: Objective, source: Source, rows: Rows, **options: Any
     ) -> Result:
-        if isinstance(objective, KLSparsity) and not isinstance(network.encoder, Dense):
-            _check_codes(network, objective, source)
+        if isinstance(objective, KLSparsity):
+            check_codes(network, source, objective.code_activation, *_ASKS)
         result = super()._train(network, objective, source, rows, **options)
         rho_hat = _mean_activity(network, objective, result.parameters, source, rows)  # type: ignore[arg-type]
         result.state["objective"]["rho_hat"] = rho_hat
@@ -300,18 +288,3 @@ def _mean_activity(
             total = total + here * objective.activity(h, w).squeeze(-2).double()
             count += here
     return (total / count).to(source.dtype)
-
-
-def _check_codes(network: Network, objective: KLSparsity, source: Source) -> None:
-    """Raise when a module of the user's gives codes that cannot be proportions."""
-    low, high = objective.bounds
-    encoder: Any = network.encoder
-    encoder.working.eval()
-    with torch.no_grad():
-        h = encoder.working(source.take(slice(0, min(source.n, 1000))))
-    if float(h.min()) < low - _ROUNDING or float(h.max()) > high + _ROUNDING:
-        raise ValueError(
-            f"penalty='kl' with code_activation={objective.code_activation!r} needs codes in "
-            f"[{low:g}, {high:g}], but encoder gives {float(h.min()):.3g} to "
-            f"{float(h.max()):.3g}. End it with that activation, or use penalty='l1'."
-        )
