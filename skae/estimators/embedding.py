@@ -25,7 +25,13 @@ from skae.losses import resolve_loss
 from skae.networks import Network
 from skae.objective import Forward, Objective, Rows, is_positive
 from skae.pairs import PAIR_LOSSES, Pairs, code_distances, mean_share, pair_gradient
-from skae.penalties import bernoulli_kl, bernoulli_kl_slope, mean_activation, row_shares
+from skae.penalties import (
+    any_weight,
+    bernoulli_kl,
+    bernoulli_kl_slope,
+    mean_activation,
+    row_shares,
+)
 
 #: The lecture's phi for each of its losses, where none is named.
 _OWN_AFFINITY = {
@@ -71,7 +77,8 @@ class EmbeddingObjective(Objective):
             loss, d, phi, share = self._pairs(out, out.rows.pairs)
             terms.append((share * loss.elements(d, phi, self.margin)).sum((-2, -1)).unsqueeze(-1))
         if is_positive(self.beta):
-            terms.append((self.beta * bernoulli_kl(self.rho, self._rho_hat(out))).sum(-1))
+            kl = (self.beta * bernoulli_kl(self.rho, self._rho_hat(out))).sum(-1)
+            terms.append(kl * any_weight(out.rows.weight))
         return sum(terms[1:], terms[0]) if terms else None
 
     def penalty_gradient(self, out, net, share):

@@ -20,7 +20,13 @@ from skae.estimators._estimator import estimator
 from skae.losses import resolve_loss
 from skae.networks import Network
 from skae.objective import Forward, Objective, Rows
-from skae.penalties import bernoulli_kl, bernoulli_kl_slope, mean_activation, row_shares
+from skae.penalties import (
+    any_weight,
+    bernoulli_kl,
+    bernoulli_kl_slope,
+    mean_activation,
+    row_shares,
+)
 
 _ASKS = ("penalty='kl'", "penalty='l1'")  # for bounded codes; and what does not
 
@@ -45,7 +51,11 @@ class Sparsity(Objective):
         return {"rho_hat": torch.zeros(k)}
 
     def update(self, state, out):
-        return {**state, "rho_hat": self.activity(out.h, out.rows.weight).squeeze(-2)}
+        weight = out.rows.weight
+        rho_hat = self.activity(out.h, weight).squeeze(-2)
+        if weight is not None:
+            rho_hat = torch.where(any_weight(weight) > 0, rho_hat, state["rho_hat"])
+        return {**state, "rho_hat": rho_hat}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +92,8 @@ class KLSparsity(Sparsity):
         return self.activity(out.h, out.rows.weight)
 
     def penalty(self, out, net):
-        return (self.beta * bernoulli_kl(self.rho, self.rho_hat(out))).sum(-1)
+        kl = (self.beta * bernoulli_kl(self.rho, self.rho_hat(out))).sum(-1)
+        return kl * any_weight(out.rows.weight)
 
     def penalty_gradient(self, out, net, share):
         low, high = self.bounds
@@ -109,21 +120,32 @@ class RunningKLSparsity(KLSparsity):
         # A sum and its mass, as Adam's, so that the first batches are not drawn to the start.
         return {**super().init_state(d, k), "sum": torch.zeros(k), "mass": torch.zeros(1)}
 
-    def _with(self, state: Mapping[str, Tensor], batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum and mass with this batch, of shape (..., 1, k) and (..., 1, 1)."""
+    def _with(
+        self, state: Mapping[str, Tensor], batch: Tensor, weight: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The average, its sum and its mass with this batch, of shape (..., 1, k or 1).
+
+        A batch without any weight leaves them as they were.
+        """
         before = (state[name].to(batch.dtype).unsqueeze(-2) for name in ("sum", "mass"))
-        total, mass = (self.decay * part for part in before)
-        return total + (1 - self.decay) * batch, mass + (1 - self.decay)
+        here = any_weight(weight)
+        here = here if weight is None else here.unsqueeze(-1)  # type: ignore[union-attr]
+        decay = self.decay * here + (1 - here)
+        total, mass = (decay * part for part in before)
+        total, mass = total + (1 - decay) * batch, mass + (1 - decay)
+        average = total / mass.clamp(min=torch.finfo(mass.dtype).tiny)
+        return {"rho_hat": average, "sum": total, "mass": mass}
 
     def update(self, state, out):
-        total, mass = self._with(state, self.activity(out.h, out.rows.weight))
-        new = {"rho_hat": total / mass, "sum": total, "mass": mass}
+        weight = out.rows.weight
+        new = self._with(state, self.activity(out.h, weight), weight)
         return {name: value.squeeze(-2) for name, value in new.items()}
 
     def rho_hat(self, out):
-        batch = self.activity(out.h, out.rows.weight)
-        total, mass = self._with(out.state, batch)
-        return batch + (total / mass - batch).detach()
+        weight = out.rows.weight
+        batch = self.activity(out.h, weight)
+        average = self._with(out.state, batch, weight)["rho_hat"]
+        return batch + (average - batch).detach()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from torch import nn
 from skae import Autoencoder, EmbeddingAutoencoder
 from skae.estimators.embedding import EmbeddingObjective
 from skae.losses import BinaryCrossEntropy, SquaredError
+from skae.objective import Forward, Rows
 from skae.pairs import PAIR_LOSSES
 from skae.testing import check_objective
 
@@ -51,6 +52,12 @@ def test_objective_keeps_the_contract(embedding, loss):
 def test_objective_keeps_the_contract_where_terms_are_zero():
     check_objective(EmbeddingObjective(loss=SquaredError(), gamma=0.0))
     check_objective(EmbeddingObjective(loss=SquaredError(), code_activation="tanh", beta=0.1))
+
+
+def test_a_batch_without_weight_adds_no_penalty():
+    objective = EmbeddingObjective(loss=SquaredError(), beta=0.3)
+    h, none = torch.rand(6, 2).double(), Rows(weight=torch.zeros(6).double())
+    assert float(objective.penalty(Forward(h, h, h, h, h, none), {})) == 0
 
 
 # ---- the lecture's J and its loop
