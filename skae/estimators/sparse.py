@@ -54,7 +54,7 @@ class Sparsity(Objective):
         weight = out.rows.weight
         rho_hat = self.activity(out.h, weight).squeeze(-2)
         if weight is not None:
-            rho_hat = torch.where(any_weight(weight) > 0, rho_hat, state["rho_hat"])
+            rho_hat = torch.where(any_weight(weight) > 0, rho_hat, state["rho_hat"])  # type: ignore[arg-type]
         return {**state, "rho_hat": rho_hat}
 
 
