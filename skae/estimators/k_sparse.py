@@ -265,8 +265,8 @@ class KSparseAutoencoder(BaseAutoencoder):
         c \, \frac{\ell(x, \hat x)}{\lVert e \rVert^2} \lVert e - W^\top u \rVert^2
 
     is added to a sample's loss :math:`\ell`, with c = `auxiliary`. (For the squared error that is
-    c times the mean over features of (e - W^T u)^2; Gao et al. divide both errors by the variance
-    of what they reconstruct.)
+    c times the mean over features of (e - W^T u)^2; Gao et al. divide both errors by the size of
+    what they reconstruct.)
 
     Parameters
     ----------
