@@ -407,16 +407,15 @@ def _far(X):
     ({"embedding": "margin", "affinity": "precomputed", "batch_size": 16}, {}),
 ])  # fmt: skip
 def test_losses_of_other_affinities_are_no_record(X, first, then):
-    def matrix(of):
-        return {"affinity_matrix": of(X)} if model.affinity == "precomputed" else {}
-
-    model = quick(warm_start=True, tol=1e-4, **first)
-    model.fit(X, **matrix(_near)).fit(X, **matrix(_near))
-    record = model._training.state["monitor"]["best"][0]
-    assert record == min(model.loss_curve_)
-    model.set_params(**then).fit(X, **matrix(_far))
-    epochs = model.n_iter_ // 3
-    assert model._training.state["monitor"]["best"][0] == min(model.loss_curve_[2 * epochs :])
+    """One of the two has the higher losses, which count from when it is asked for."""
+    model = quick(warm_start=True, tol=1e-4, learning_rate_init=1e-9, **first)
+    before = {name: model.get_params()[name] for name in then}
+    for changed, of in ((before, _near), (then, _far), (before, _near)):
+        given = {"affinity_matrix": of(X)} if model.affinity == "precomputed" else {}
+        model.set_params(**changed).fit(X, **given)
+        assert model.best_loss_ == min(model.loss_curve_[-model.max_iter :])
+    _, _, task = model._training.seen
+    assert model.fit(X, **given)._training.seen[2] == task
 
 
 # ---- numbers from the data, stopping
