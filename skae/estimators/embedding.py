@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
+import joblib
 import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -365,6 +366,10 @@ class EmbeddingAutoencoder(BaseAutoencoder):
         self.affinity_, self.affinity_numbers_ = affinity, numbers
         return dataclasses.replace(super()._rows(data, y, weight), pairs=pairs)
 
+    def _task(self, rows: Rows) -> Any:
+        is_named = self.affinity_ in KINDS
+        return self.affinity_, self.affinity_numbers_, None if is_named else _digest(rows.pairs)
+
     def _batch_rows(self, n: int) -> int:
         return min(200, n) if self.batch_size == "auto" else int(self.batch_size)
 
@@ -381,6 +386,12 @@ _REASONS = {
     "margin": "attracts where phi is 1 and repels where it is 0. Use 'epsilon' or 'knn'",
 }
 _REASONS["contrastive"] = _REASONS["margin"]
+
+
+def _digest(pairs: Any) -> str:
+    """What tells one matrix of pairs from another."""
+    tensors = (part for part in vars(pairs).values() if isinstance(part, Tensor))
+    return joblib.hash([part.cpu().numpy() for part in tensors])
 
 
 def _check_kind(embedding: str, affinity: str) -> None:

@@ -54,7 +54,7 @@ class Sparsity(Objective):
         weight = out.rows.weight
         rho_hat = self.activity(out.h, weight).squeeze(-2)
         if weight is not None:
-            rho_hat = torch.where(any_weight(weight) > 0, rho_hat, state["rho_hat"])
+            rho_hat = torch.where(any_weight(weight) > 0, rho_hat, state["rho_hat"])  # type: ignore[arg-type]
         return {**state, "rho_hat": rho_hat}
 
 
@@ -230,8 +230,9 @@ class SparseAutoencoder(BaseAutoencoder):
     ----------
     rho_hat_ : ndarray of shape (n_components_,)
         Mean activation of every code unit over the training rows at the fitted weights, in (0, 1)
-        (for tanh mapped as above); under ``penalty="l1"`` the mean of ``|h|``. In the snapshots
-        that callbacks see, it is the last batch's or the running average.
+        (for tanh mapped as above); under ``penalty="l1"`` the mean of ``|h|``. After
+        `partial_fit` it is over the rows of the last call alone. In the snapshots that callbacks
+        see, it is the last batch's or the running average.
 
     References
     ----------
@@ -288,7 +289,7 @@ class SparseAutoencoder(BaseAutoencoder):
             check_codes(network, source, objective.code_activation, *_ASKS)
         result = super()._train(network, objective, source, rows, **options)
         rho_hat = _mean_activity(network, objective, result.parameters, source, rows)  # type: ignore[arg-type]
-        result.state["objective"]["rho_hat"] = rho_hat
+        result.learned["rho_hat"] = rho_hat
         return result
 
     def _reported(self, state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -292,7 +292,10 @@ def test_a_batch_without_weight_adds_no_penalty_and_leaves_the_average(kind, act
 
 @pytest.mark.parametrize("estimate", ["batch", "running"])
 def test_rows_without_weight_do_not_change_the_penalty(pixels, estimate):
-    """Two of three batches are of such rows alone, and count nothing in the mean over batches."""
+    """Batches of them alone: the loss curve is the mean over batches, penalised where rows count.
+
+    (Weights are scaled to mean 1 over all batches, which evens their number out in the data loss.)
+    """
     model = quick(rho_estimate=estimate, batch_size=100, shuffle=False, max_iter=1, solver="sgd",
                   learning_rate_init=1e-300, rho_decay=0.0)  # fmt: skip
     w = np.repeat([1.0, 0.0, 0.0], 100)
