@@ -23,6 +23,7 @@ _DENSE_ROWS = 4096  # up to which all of phi is computed at once: 128 MB of floa
 _MOST_ROWS = 20_000  # of a dense phi: 3.2 GB of float64, and as much again at every step
 _SAMPLED_ROWS = 1000  # from which `r` and `eps` are estimated
 _NEIGHBORS = 10
+_ROUNDING = 1e-12  # of squared distances, relative to the squares that they come from
 
 #: What each affinity is: the larger the farther, the larger the nearer, or 0 and 1.
 KINDS = {
@@ -42,83 +43,127 @@ class Numbers(NamedTuple):
     eps: float | None = None
     n_neighbors: int | None = None
 
-    def estimated(self, affinity: Any, X: Any) -> dict[str, Any]:
-        """Those that `affinity` uses, by name."""
+    def estimated(self, affinity: str, X: Any, weight: np.ndarray | None = None) -> dict[str, Any]:
+        """Those that `affinity` uses, by name, from the rows of positive weight."""
+        X, weight = _counted(X, weight)
         if affinity == "heat":
-            return {"r": _median_squared_distance(X) if self.r is None else float(self.r)}
+            return {"r": _median_squared_distance(X, weight) if self.r is None else float(self.r)}
         if affinity == "epsilon":
-            near = _neighbors(self.n_neighbors, X.shape[0])
-            return {"eps": _reach(X, near) if self.eps is None else float(self.eps)}
+            return {"eps": self._reach(X, weight) if self.eps is None else float(self.eps)}
         if affinity in ("knn", "geodesic"):
             return {"n_neighbors": _neighbors(self.n_neighbors, X.shape[0])}
         return {}
+
+    def _reach(self, X: Any, weight: np.ndarray) -> float:
+        return _reach(X, weight, _neighbors(self.n_neighbors, X.shape[0]))
+
+
+def _counted(X: Any, weight: np.ndarray | None) -> tuple[Any, np.ndarray]:
+    """The rows of positive weight, and their weights."""
+    if weight is None:
+        return X, np.ones(X.shape[0])
+    return (X, weight) if weight.all() else (X[weight > 0], weight[weight > 0])
 
 
 def _neighbors(given: int | None, n: int) -> int:
     if given is not None and given > n - 1:
         warn_caller(
-            f"n_neighbors={given} is more than the other rows of n_samples={n}: {n - 1} are used."
+            f"n_neighbors={given} is more than the {n - 1} other rows of positive weight: it is "
+            "clipped to them."
         )
     return min(_NEIGHBORS if given is None else int(given), n - 1)
 
 
-def _sample(X: Any) -> Any:
-    """At most a thousand rows, evenly spaced, so that the estimate is no matter of chance."""
-    return X[np.unique(np.linspace(0, X.shape[0] - 1, _SAMPLED_ROWS).round().astype(int))]
+def _sampled(n: int) -> np.ndarray:
+    """At most a thousand rows, evenly spaced, so that an estimate is no matter of chance."""
+    return np.unique(np.linspace(0, n - 1, _SAMPLED_ROWS).round().astype(int))
 
 
-def _median_squared_distance(X: Any) -> float:
+def _median_squared_distance(X: Any, weight: np.ndarray) -> float:
+    """Between two rows that are not equal."""
     from sklearn.metrics import pairwise_distances
+    from sklearn.utils.extmath import row_norms
 
-    sample = _sample(X)
-    apart = pairwise_distances(sample)[np.triu_indices(sample.shape[0], 1)]
-    apart = apart[apart > 0]
-    return float(np.median(apart) ** 2) if len(apart) else 1.0
+    rows = _sampled(X.shape[0])
+    sample, w = X[rows], weight[rows]
+    if not sp.issparse(sample):
+        sample = sample - sample.mean(0, dtype=np.float64)  # whose rounding grows with an offset
+    i, j = np.triu_indices(len(w), 1)
+    apart, s = pairwise_distances(sample)[i, j], row_norms(sample, squared=True)
+    far = apart**2 > _ROUNDING * (s[i] + s[j])
+    return _median(apart[far], (w[i] * w[j])[far]) ** 2 if far.any() else 1.0
 
 
-def _reach(X: Any, n_neighbors: int) -> float:
+def _reach(X: Any, weight: np.ndarray, n_neighbors: int) -> float:
     """Squared distance within which half of the rows have `n_neighbors` others."""
     if n_neighbors == 0:
         return 0.0
     from sklearn.neighbors import NearestNeighbors
 
-    sample = _sample(X)
+    rows = _sampled(X.shape[0])
     finder = NearestNeighbors(n_neighbors=n_neighbors + 1).fit(X)  # a row is its own nearest
-    return float(np.median(finder.kneighbors(sample)[0][:, -1]) ** 2)
+    return _median(finder.kneighbors(X[rows])[0][:, -1], weight[rows]) ** 2
+
+
+def _median(values: np.ndarray, weight: np.ndarray) -> float:
+    """That of every value repeated as often as its weight says, in whatever unit."""
+    order = np.argsort(values)
+    total = weight[order].cumsum()
+    half = 0.5 * total[-1]  # the sums are rounded, ties are meant
+    low, high = np.searchsorted(total, [half * (1 - 1e-9), half * (1 + 1e-9)])
+    return float(values[order[[low, high]]].mean())
+
+
+def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x less its mean, in float64, and |x_i|^2 of that."""
+    x = x.double()
+    x = x - x.mean(0)
+    return x, x.square().sum(1)
 
 
 def squared_distances(x: Tensor) -> Tensor:
     """|x_i - x_j|^2 of all pairs, in float64."""
-    x = x.double()
-    x = x - x.mean(0)
-    s = x.square().sum(1)
+    x, s = _centred(x)
     return (s[:, None] + s - 2 * x @ x.T).clamp_(min=0).fill_diagonal_(0)
 
 
+def _within(x: Tensor, eps: float) -> Tensor:
+    """|x_i - x_j|^2 <= eps, but for the rounding of the left side: equal rows are at 0."""
+    _, s = _centred(x)
+    return squared_distances(x) <= eps + _ROUNDING * (s[:, None] + s)
+
+
 _OF_ROWS: dict[str, Callable[..., Tensor]] = {
-    "distance": lambda s: s.sqrt(),
-    "squared_distance": lambda s: s,
-    "heat": lambda s, r: torch.exp(-s / r),
-    "epsilon": lambda s, eps: s <= eps,
+    "distance": lambda x: squared_distances(x).sqrt(),
+    "squared_distance": squared_distances,
+    "heat": lambda x, r: torch.exp(-squared_distances(x) / r),
+    "epsilon": _within,
 }
 
 
 def make_pairs(
-    affinity: Any, X: Any, source: Source, numbers: dict[str, Any], *, whole: bool
+    affinity: str,
+    X: Any,
+    source: Source,
+    numbers: dict[str, Any],
+    weight: np.ndarray | None = None,
+    *,
+    whole: bool,
 ) -> Pairs:
     """phi of all pairs of rows: as a matrix, as a graph, or computed batch by batch.
 
-    `whole` says that every step reads all pairs.
+    `whole` says that every step reads all pairs. Rows of weight 0 are no one's neighbours.
     """
     n = source.n
     if affinity == "knn":
-        graph = _neighbor_graph(X, numbers["n_neighbors"])
+        graph = _among(_neighbor_graph(_counted(X, weight)[0], numbers["n_neighbors"]), weight)
         return _graph_pairs(graph.maximum(graph.T), source)
     if affinity == "geodesic":
         _refuse_dense("affinity='geodesic' needs the distances of all pairs", n)
-        return _matrix_pairs(_geodesics(X, numbers["n_neighbors"]), source)
+        paths = _geodesics(_counted(X, weight)[0], numbers["n_neighbors"])
+        return _matrix_pairs(_among(paths, weight), source)
     of_rows = _OF_ROWS[affinity]
-    pairs = RowPairs(source, lambda x: of_rows(squared_distances(x), **numbers).to(source.dtype))
+    pairs = RowPairs(source, lambda x: of_rows(x, **numbers).to(source.dtype))
     if whole:
         _refuse_dense("A full batch needs all pairs", n)
     return Pairs(pairs.phi) if whole or n <= _DENSE_ROWS else pairs
@@ -130,11 +175,14 @@ def given_pairs(matrix: Any, name: str, kind: str, source: Source, *, whole: boo
     Raises ValueError when it is no symmetric matrix of the kind that the loss needs.
     """
     n = source.n
-    matrix = check_array(matrix, accept_sparse="csr", input_name=name, ensure_min_samples=0)
+    matrix = check_array(
+        matrix, accept_sparse="csr", dtype=[np.float64, np.float32], input_name=name,
+        ensure_min_samples=0,
+    )  # fmt: skip
     if matrix.shape != (n, n):
         raise ValueError(
             f"{name} must be of shape ({n}, {n}), one row and one column for every row of X, got "
-            f"{matrix.shape}."
+            f"{matrix.shape}." + _OF_SPLITS * (matrix.shape[0] == n)
         )
     if whole:
         _refuse_dense("A full batch needs all pairs", n)
@@ -162,6 +210,12 @@ def given_pairs(matrix: Any, name: str, kind: str, source: Source, *, whole: boo
     return _graph_pairs(matrix, source)
 
 
+_OF_SPLITS = (
+    " A search or cross-validation splits what `fit` is given by rows alone: there, let affinity "
+    "be a callable that gives the matrix of the rows at hand."
+)
+
+
 def _refuse_dense(what: str, n: int) -> None:
     if n > _MOST_ROWS:
         raise ValueError(
@@ -174,6 +228,19 @@ def _refuse_dense(what: str, n: int) -> None:
 def _matrix_pairs(matrix: np.ndarray, source: Source) -> Pairs:
     phi = torch.from_numpy(np.array(matrix)).to(dtype=source.dtype, device=source.device)
     return Pairs(phi)
+
+
+def _among(part: Any, weight: np.ndarray | None) -> Any:
+    """What is known of pairs of the rows of positive weight, with zeros for all others."""
+    if weight is None or weight.all():
+        return part
+    place, n = np.flatnonzero(weight), len(weight)
+    if sp.issparse(part):
+        part = sp.coo_matrix(part)
+        return sp.csr_matrix((part.data, (place[part.row], place[part.col])), shape=(n, n))
+    whole = np.zeros((n, n))
+    whole[np.ix_(place, place)] = part
+    return whole
 
 
 def _graph_pairs(graph: Any, source: Source) -> GraphPairs:

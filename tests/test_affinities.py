@@ -72,6 +72,48 @@ def test_estimates(X):
     assert Numbers(n_neighbors=4).estimated("distance", X) == {}
 
 
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, np.float32])
+def test_the_scale_of_heat_takes_integer_weights_as_repeated_rows(X, form):
+    w = np.arange(30) % 4
+    repeated = form(np.repeat(X, w, axis=0))
+    weighted = Numbers().estimated("heat", form(X), w / w.mean())["r"]
+    assert weighted == pytest.approx(Numbers().estimated("heat", repeated)["r"], rel=1e-6)
+    assert weighted != pytest.approx(Numbers().estimated("heat", X)["r"], rel=1e-3)
+
+
+@pytest.mark.parametrize("affinity", ["heat", "epsilon", "knn", "geodesic"])
+def test_rows_of_weight_zero_have_no_say(X, affinity):
+    far = np.vstack([X, X[:6] + 50, X[:3]])
+    w = np.repeat([1.0, 0.0], [30, 9]) * 39 / 30
+    source = make_source(far, torch.float64)
+    numbers = Numbers().estimated(affinity, far, w)
+    assert numbers == Numbers().estimated(affinity, X)
+    phi = make_pairs(affinity, far, source, numbers, w, whole=False).phi
+    np.testing.assert_allclose(phi[:30, :30], pairs_of(affinity, X).phi, atol=1e-12)
+    if affinity in ("knn", "geodesic"):
+        assert not phi[30:].any()
+
+
+def test_the_reach_of_epsilon_is_a_median_by_weight(X):
+    """Of each row's distance to its neighbour, whatever that one weighs."""
+    reach = np.sort(cdist(X, X), axis=1)[:, 1]
+    w = np.where(reach == reach.max(), 100.0, 1.0)
+    eps = Numbers(n_neighbors=1).estimated("epsilon", X, w)["eps"]
+    assert eps == pytest.approx(reach.max() ** 2)
+
+
+def test_rows_that_coincide_are_within_any_reach():
+    X = np.repeat(np.random.default_rng(0).normal(size=(200, 64)) + 10, 2, axis=0)
+    phi = pairs_of("epsilon", X, eps=0.0).phi
+    np.testing.assert_array_equal(phi, np.kron(np.eye(200), np.ones((2, 2))))
+
+
+def test_distances_equal_to_the_reach_are_within_it():
+    X = np.arange(40.0)[:, None] * [0.6, 0.8] + 7
+    phi = pairs_of("epsilon", X, eps=1.0).phi
+    np.testing.assert_array_equal(phi, np.abs(np.subtract.outer(*[np.arange(40)] * 2)) <= 1)
+
+
 def test_estimates_of_many_rows_take_a_sample(monkeypatch, X):
     monkeypatch.setattr(module, "_SAMPLED_ROWS", 10)
     part = X[np.linspace(0, 29, 10).round().astype(int)]
@@ -80,9 +122,20 @@ def test_estimates_of_many_rows_take_a_sample(monkeypatch, X):
 
 def test_neighbours_are_at_most_the_other_rows(X):
     assert Numbers().estimated("knn", X[:5]) == {"n_neighbors": 4}
-    with pytest.warns(UserWarning, match=r"n_neighbors=7 .* n_samples=5: 4 are used") as caught:
+    with pytest.warns(UserWarning, match="n_neighbors=7 is more than the 4 other rows") as caught:
         assert Numbers(n_neighbors=7).estimated("knn", X[:5]) == {"n_neighbors": 4}
     assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("affinity", "numbers"),
+    [("knn", {}), ("geodesic", {}), ("epsilon", {}), ("epsilon", {"eps": 1.0, "n_neighbors": 7})],
+)
+def test_only_a_number_of_neighbours_that_was_asked_for_and_is_used_is_warned_of(
+    X, affinity, numbers, recwarn
+):
+    Numbers(**numbers).estimated(affinity, X[:5])
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("affinity", KINDS)
@@ -132,6 +185,17 @@ def test_a_dense_matrix_is_phi(kind):
     np.testing.assert_array_equal(given(NEAR, kind).phi, NEAR)
 
 
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32])
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
+def test_a_matrix_may_be_of_any_kind_of_number(form, dtype):
+    matrix = form(NEAR.astype(dtype))
+    phi = given(matrix, "binary").phi
+    np.testing.assert_array_equal(phi, NEAR - np.eye(3) * (form is sp.csr_matrix))
+    lower = form(np.triu(NEAR).astype(dtype))
+    with pytest.raises(ValueError, match=r"by 1\. Pass"):
+        given(lower, "binary")
+
+
 @pytest.mark.parametrize("form", [sp.csr_matrix, sp.coo_array])
 def test_a_sparse_matrix_is_a_graph_without_its_diagonal(form):
     pairs = given(form(NEAR), "binary")
@@ -144,6 +208,7 @@ def test_a_sparse_matrix_is_a_graph_without_its_diagonal(form):
     [
         (np.eye(2), "similarity", r"shape \(3, 3\), .* got \(2, 2\)"),
         (np.eye(3)[:, :2], "similarity", r"got \(3, 2\)"),
+        (np.ones((3, 5)), "similarity", r"got \(3, 5\)\. A search .* by rows alone.* a callable"),
         (-NEAR, "similarity", "must not be negative, but it reaches -1"),
         (np.triu(NEAR), "similarity", r"symmetric, but it differs .* by 1\. Pass"),
         (sp.csr_matrix(np.triu(NEAR)), "similarity", "symmetric"),

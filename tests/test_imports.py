@@ -136,6 +136,29 @@ def test_public_names_are_sorted_unique_and_exist(module):
     assert all(hasattr(found, name) for name in names)
 
 
+# Slow to import, and used by few: where they are used.
+LAZY = ("sklearn.neighbors", "sklearn.metrics", "sklearn.manifold", "scipy.sparse.csgraph",
+        "scipy.optimize")  # fmt: skip
+SLOW_MODULES = """
+import contextlib, sys, torch, sklearn.base, sklearn.utils.validation, sklearn.utils.metaestimators
+with contextlib.suppress(ImportError):
+    import sklearn.callback  # since 1.9
+before = set(sys.modules)
+import skae
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def test_importing_the_package_imports_nothing_slow_of_scikit_learn_and_scipy():
+    """Beyond what scikit-learn and torch bring by themselves."""
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW_MODULES], capture_output=True, text=True, check=True
+    )
+    found = done.stdout.split()
+    assert "skae" in found
+    assert not [m for m in found if m.startswith(LAZY)]
+
+
 NEW_MODULES = """
 import contextlib, sys, torch, torch.func, scipy.optimize, sklearn.base
 with contextlib.suppress(ImportError):

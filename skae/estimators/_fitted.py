@@ -104,6 +104,8 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         -------
         X_imputed : ndarray of shape (n_samples, n_features)
             X, dense and in X's dtype, with NaN left only in features that have no value in `fit`.
+            As from `reconstruct`, an array also for a DataFrame and under `set_output`, which is
+            about `transform`.
         """
         data = self._read(X, "impute")
         return data.give_back(self._by_chunks(data, self._impute, self.n_features_in_))

@@ -150,22 +150,23 @@ class EmbeddingAutoencoder(BaseAutoencoder):
 
     n_neighbors : int, default=None
         Neighbours of a row under "knn" and "geodesic", itself not counted, and for the estimate
-        of `eps`; at most n_samples - 1. None is 10.
+        of `eps`. None is 10, or all other rows if they are fewer; a larger number than those is
+        clipped with a warning.
 
     r : float, default=None
         Scale of "heat", in squared units of X. None is the median squared distance between two
-        rows, estimated from at most 1000.
+        rows that are not equal, weighted, estimated from at most 1000.
 
     eps : float, default=None
         Squared reach of "epsilon", in squared units of X. None is the squared distance within
-        which half of the rows have `n_neighbors` others.
+        which half of the rows, by weight, have `n_neighbors` others.
 
     margin : float, default=1.0
         The l of "margin", a squared distance between codes, and of "contrastive", a distance.
 
     gamma : float, default=1.0
-        Weight of the reconstruction. With 0 the decoder is not trained, and scores and
-        reconstructions mean nothing.
+        Weight of the reconstruction. With 0 the decoder is not trained, scores and
+        reconstructions mean nothing, and `early_stopping` is refused.
 
     beta : float, default=0.0
         Weight of the sparsity penalty, in units of J. The code then has to be bounded:
@@ -206,7 +207,11 @@ class EmbeddingAutoencoder(BaseAutoencoder):
     -----
     The lecture sums where we average, ``sum_{i<=j} L + gamma' |X - X^|^2 + beta' KL + lambda/2
     |W|^2``: that is n^2 / 2 times J at ``gamma = 2 d gamma' / n``, ``beta = 2 beta' / n^2`` and
-    ``alpha = 2 lambda / n^2``, a row with itself counting zero. Integer weights are repeated rows.
+    ``alpha = 2 lambda / n^2``, a row with itself counting zero.
+
+    Integer weights are repeated rows where `r`, `eps` or the matrix is given, and for `r` estimated
+    from up to 1000 rows. "knn", "geodesic" and the estimate of `eps` count neighbours by rows,
+    whatever their weights; rows of weight zero are left out.
 
     The sum is exact when `batch_size` is n_samples or more, and for "lbfgs" and "cg". Smaller
     batches of b rows take the pairs within the batch: on average ``(1 - 1/b) / (1 - 1/n)`` of the
@@ -281,7 +286,9 @@ class EmbeddingAutoencoder(BaseAutoencoder):
             Weights of the rows, scaled to mean 1. A pair of rows counts the product of theirs.
 
         affinity_matrix : {array-like, sparse matrix} of shape (n_samples, n_samples), default=None
-            Symmetric affinities of the rows, not negative, for ``affinity="precomputed"``.
+            Symmetric affinities of the rows, not negative, for ``affinity="precomputed"``. In a
+            search or cross-validation, which splits it by rows alone, use a callable as `affinity`
+            instead.
 
         Returns
         -------
@@ -300,6 +307,11 @@ class EmbeddingAutoencoder(BaseAutoencoder):
         )  # fmt: skip
 
     def _objective(self) -> EmbeddingObjective:
+        if self.gamma == 0 and self.early_stopping:
+            raise ValueError(
+                "gamma=0 trains no decoder, by whose error early_stopping=True would stop. Set "
+                "gamma > 0 or early_stopping=False."
+            )
         named = bounded_activation(self, *self._asks()) if self.beta > 0 else None
         return EmbeddingObjective(
             loss=resolve_loss(self.loss, self.output_activation),
@@ -335,10 +347,11 @@ class EmbeddingAutoencoder(BaseAutoencoder):
         accepts = PAIR_LOSSES[self.embedding].accepts
         whole = self.solver in FULL_BATCH or self._batch_rows(data.source.n) >= data.source.n
         X = data.X.detach().cpu().numpy() if isinstance(data.X, Tensor) else data.X
-        if affinity in KINDS:
+        if isinstance(affinity, str) and affinity != "precomputed":
             _check_kind(self.embedding, affinity)
-            numbers = Numbers(self.r, self.eps, self.n_neighbors).estimated(affinity, X)
-            pairs = make_pairs(affinity, X, data.source, numbers, whole=whole)
+            w = None if weight is None else weight.double().cpu().numpy()
+            numbers = Numbers(self.r, self.eps, self.n_neighbors).estimated(affinity, X, w)
+            pairs = make_pairs(affinity, X, data.source, numbers, w, whole=whole)
         else:
             matrix, name, numbers = affinity_matrix, "affinity_matrix", {}
             if callable(affinity):

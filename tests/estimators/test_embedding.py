@@ -8,6 +8,7 @@ from scipy.sparse.csgraph import shortest_path
 from scipy.spatial.distance import cdist, pdist, squareform
 from sklearn.base import clone
 from sklearn.datasets import make_swiss_roll
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import kneighbors_graph
 from torch import nn
 
@@ -287,6 +288,26 @@ def test_integer_weights_are_repeated_rows(ten, embedding, affinity, solver):
     same_weights(weighted, clone(model).fit(again, **known[1]), rtol=1e-7)
 
 
+def test_integer_weights_are_repeated_rows_with_the_scale_of_heat_estimated(ten):
+    w = np.array([0, 1, 2, 3, 1, 1, 0, 2, 1, 4])
+    model = quick(embedding="laplacian", solver="lbfgs", gamma=0.0)
+    weighted = clone(model).fit(ten, sample_weight=w)
+    same_weights(weighted, model.fit(np.repeat(ten, w, axis=0)), rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("embedding", "affinity"),
+    [("mds", "geodesic"), ("laplacian", "heat"), ("laplacian", "knn"), ("margin", "epsilon")],
+)
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
+def test_rows_of_weight_zero_are_as_if_they_were_not_there(X, embedding, affinity, form):
+    more, w = np.vstack([X, X[:9] + 0.3]), np.repeat([1, 0], [len(X), 9])
+    model = quick(embedding=embedding, affinity=affinity, solver="lbfgs")
+    same_weights(
+        clone(model).fit(form(more), sample_weight=w), clone(model).fit(form(X)), rtol=1e-7
+    )
+
+
 def near(X):
     """A sparse matrix of similarities."""
     graph = kneighbors_graph(X, 3)
@@ -378,7 +399,7 @@ def test_partial_fit_goes_on_with_the_pairs_of_its_rows(X):
     model = quick(embedding="margin", affinity="knn", n_neighbors=3, batch_size=16)
     for rows in (X[:30], X[30:]):
         model.partial_fit(rows)
-    with pytest.warns(UserWarning, match=r"n_neighbors=3 .*: 0 are used"):
+    with pytest.warns(UserWarning, match=r"n_neighbors=3 is more than the 0 other rows"):
         model.partial_fit(X[:1])
     assert model.n_iter_ == 3
 
@@ -490,6 +511,45 @@ def test_a_matrix_belongs_to_precomputed(X):
         quick(affinity="precomputed").partial_fit(X)
     with pytest.raises(ValueError, match="affinity_matrix is given, but affinity='distance'"):
         quick().fit(X, affinity_matrix=cdist(X, X))
+
+
+def test_stopping_by_the_error_of_an_untrained_decoder_is_refused(X):
+    with pytest.raises(ValueError, match=r"gamma=0 trains no decoder, .* Set gamma > 0 or early"):
+        quick(gamma=0.0, early_stopping=True).fit(X)
+
+
+def test_a_search_splits_a_matrix_by_rows_alone_and_takes_a_callable(X):
+    search = GridSearchCV(
+        quick(affinity="precomputed"), {"alpha": [0.0]}, cv=2, error_score="raise"
+    )
+    with pytest.raises(
+        ValueError, match=r"got \(30, 60\)\. A search .* let affinity be a callable"
+    ):
+        search.fit(X, affinity_matrix=cdist(X, X))
+    search.set_params(estimator=quick(affinity=lambda X: cdist(X, X))).fit(X)
+
+
+class Unhashable:
+    """A callable that `in` cannot look up."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        return self is other
+
+    def __call__(self, X):
+        return cdist(X, X)
+
+
+def test_a_callable_need_not_be_hashable(X):
+    same_weights(quick(affinity=Unhashable()).fit(X), quick().fit(X), rtol=1e-8)
+
+
+def test_a_boolean_matrix_is_one_of_0_and_1(X):
+    within = cdist(X, X) < 2
+    a = quick(embedding="margin", affinity=lambda X: cdist(X, X) < 2).fit(X)
+    b = quick(embedding="margin", affinity="precomputed").fit(X, affinity_matrix=within * 1.0)
+    same_weights(a, b, rtol=0)
 
 
 @pytest.mark.parametrize("changed", [{}, {"code_activation": "relu"}, {"hidden_layer_sizes": ()}])

@@ -172,6 +172,13 @@ def test_missing_values_enter_as_the_training_means(holed):
     np.testing.assert_allclose(ae.reconstruct(holed), ae.reconstruct(filled), rtol=1e-12)
 
 
+def test_impute_gives_an_array_whatever_set_output_says_of_transform(holed):
+    ae = quick().set_output(transform="pandas").fit(holed)
+    assert isinstance(ae.transform(holed), pd.DataFrame)
+    assert isinstance(ae.impute(pd.DataFrame(holed)), np.ndarray)
+    assert "an array also for a DataFrame and under `set_output`" in ae.impute.__doc__
+
+
 def test_impute_keeps_what_is_there_and_reconstructs_the_rest(holed, hidden):
     ae = quick().fit(holed)
     found = ae.impute(holed)
