@@ -34,13 +34,14 @@ NETWORK: dict[str, Any] = {
 
 NOTES = f"""Trustworthiness ({NEIGHBORS} neighbours, among the held-out rows) and the 1-NN error \
 of held-out rows, whose neighbour is sought among the codes of the training rows: the share of \
-wrong digits on MNIST (10 code units); on the swiss roll (2 units) the root mean square error of the \
-position along it, in standard deviations. gamma is the one of {GAMMAS} with the lowest 1-NN error \
-on a quarter of the training rows, then refitted on all of them. skae encodes held-out rows with \
-its encoder (hidden layers of 100 and 50 units, Adam from 0.003 falling to 0, batches of 200). scikit-learn's Isomap has a \
-`transform`; its MDS and SpectralEmbedding (LE) have none, so held-out rows get the mean embedding \
-of their {NEIGHBORS} nearest training rows, weighted by 1 / distance (KNeighborsRegressor). \
-"alone" is gamma = 0: the Laplacian then has nothing to keep it from collapsing. Seed {SEED}."""
+wrong digits on MNIST (10 code units); on the swiss roll (2 units) the root mean square error of \
+the position along it, in standard deviations. gamma is the one of {GAMMAS} with the lowest 1-NN \
+error on a quarter of the training rows, then refitted on all of them. skae encodes held-out rows \
+with its encoder (hidden layers of 100 and 50 units, Adam from 0.003 falling to 0, batches of \
+200). scikit-learn's Isomap has a `transform`; its MDS and SpectralEmbedding (LE) have none, so \
+held-out rows get the mean embedding of their {NEIGHBORS} nearest training rows, weighted by \
+1 / distance (KNeighborsRegressor). "alone" is gamma = 0: the Laplacian then has nothing to keep \
+it from collapsing. Seed {SEED}."""
 
 
 @dataclass(frozen=True)
