@@ -6,7 +6,6 @@ quarter longer with them.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from sklearn.utils import check_array
 from torch import Tensor
 
 from skae._engine.batches import Source
+from skae._warnings import warn_caller
 from skae.pairs import GraphPairs, Pairs, RowPairs
 
 _DENSE_ROWS = 4096  # up to which all of phi is computed at once: 128 MB of float64
@@ -56,9 +56,8 @@ class Numbers(NamedTuple):
 
 def _neighbors(given: int | None, n: int) -> int:
     if given is not None and given > n - 1:
-        warnings.warn(
-            f"n_neighbors={given} is more than the other rows of n_samples={n}: {n - 1} are used.",
-            stacklevel=2,
+        warn_caller(
+            f"n_neighbors={given} is more than the other rows of n_samples={n}: {n - 1} are used."
         )
     return min(_NEIGHBORS if given is None else int(given), n - 1)
 

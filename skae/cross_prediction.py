@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -18,14 +17,24 @@ _LEAST_SHARE = 1e-4  # of a bin, for its starting logit
 
 
 class _Memoised(Loss):
-    """A loss with tensors made from its fields once, which are no part of its value."""
+    """A loss with tensors made from its fields once, which are no part of its value.
+
+    They have a slot beside the fields, so that inference changes no attribute. Threads that make
+    the same one at the same time make it twice.
+    """
+
+    __slots__ = ("_made",)
+    _made: dict[Any, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_made", {})
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
-    @cached_property
-    def _made(self) -> dict[Any, Any]:
-        return {}
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
 
 
 @dataclass(frozen=True)

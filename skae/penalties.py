@@ -22,6 +22,11 @@ def row_shares(weight: Tensor | None, h: Tensor) -> Tensor | float:
     return (weight / total.clamp(min=torch.finfo(weight.dtype).tiny)).unsqueeze(-1)
 
 
+def any_weight(weight: Tensor | None) -> Tensor | float:
+    """1 where any row has weight, else 0, of shape (..., 1); the mean over no rows says nothing."""
+    return 1.0 if weight is None else (weight.sum(-1, keepdim=True) > 0).to(weight.dtype)
+
+
 def mean_activation(h: Tensor, weight: Tensor | None) -> Tensor:
     """The weighted mean over rows of h of shape (..., n, k), of shape (..., 1, k)."""
     if weight is None:

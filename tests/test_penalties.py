@@ -5,6 +5,7 @@ import torch
 from toys import DOUBLE, assert_close, normal
 
 from skae.penalties import (
+    any_weight,
     bernoulli_kl,
     bernoulli_kl_slope,
     layer_jacobian,
@@ -49,6 +50,12 @@ def test_mean_activation_of_integer_weights_is_that_of_repeated_rows():
 def test_rows_without_any_weight_count_nothing():
     shares = row_shares(torch.zeros(4, dtype=DOUBLE), normal(4, 3))
     assert torch.equal(shares, torch.zeros(4, 1, dtype=DOUBLE))
+
+
+def test_any_weight_tells_models_whose_rows_all_weigh_nothing():
+    w = torch.tensor([[0.0, 0.0], [0.0, 2.0]])
+    assert any_weight(w).tolist() == [[0.0], [1.0]]
+    assert any_weight(None) == 1.0
 
 
 def test_jacobian_of_a_layer_is_the_product_written_out():

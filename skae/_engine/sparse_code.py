@@ -27,9 +27,9 @@ _WIDE = 256  # units from which on it is worth to look for zeros at all
 def is_worth_it(entries: int, rows: int, width: int, device: torch.device) -> bool:
     """Whether sums over the entries are quicker than dense products.
 
-    A step at 784-K-784, tied, 256 rows, float32, one core of a busy EPYC: with 1/8 of the units
-    1.6, 1.4 and 1.4 times as quick for K = 512, 1024 and 4096, even at about 1/4, 1/4 and 1/6;
-    with 32 units 1.9, 2.8 and 3.9 times. What an entry costs is memory: a row of the table is read
+    A step at 784-K-784, tied, 256 rows, float32, one core (EPYC): with 1/8 of the units 1.3, 1.5
+    and 1.4 times as quick for K = 512, 1024 and 4096, even at about 1/4; with 32 units 1.9, 2.4
+    and 3.3 times (90 ms to 28 at 4096). What an entry costs is memory: a row of the table is read
     for it, where the dense product keeps it in the cache. GPUs multiply.
     """
     return device.type == "cpu" and width >= _WIDE and entries <= _SPARSE * rows * width

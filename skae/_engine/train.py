@@ -66,6 +66,7 @@ class Result(NamedTuple):
     monitor: Monitor
     plan: Plan
     state: dict[str, Any]
+    learned: dict[str, Tensor]  # the objective's state that belongs to `parameters`
 
 
 class Run:
@@ -108,7 +109,9 @@ class Run:
         self.epoch = 0
         widest = max([source.d, *(shape[-1] for shape in network.bias_shapes().values() if shape)])
         self.chunk = max(1, _CELLS // widest)  # rows of a pass over everything, at a time
-        self.best_buffers: dict[str, Tensor] = {}  # of a single model, under validation
+        # Of a single model, under validation:
+        self.best_buffers: dict[str, Tensor] = {}
+        self.best_state: Mapping[str, Tensor] = {}
 
     def end_epoch(
         self, loss: list[float], gradient: Tensor | None = None, progress: float = 1.0
@@ -126,7 +129,7 @@ class Run:
         settled = progress > self.objective.settled
         self.monitor.record(loss, checked, self.buffer.flat, settled, norms)
         if checked is not None and self.monitor.improved[0]:
-            self.best_buffers = self.network.buffers()
+            self.best_buffers, self.best_state = self.network.buffers(), self.objective_state
         stop = False
         if self.on_epoch is not None:
             epoch = Epoch(
@@ -310,9 +313,11 @@ def _restore(run: Run, state: Mapping[str, Any]) -> None:
     run.streams.restore(state["streams"])
     run.monitor.restore(state["monitor"])
     run.network.load_buffers(state["buffers"])
-    run.best_buffers = state["best_buffers"]
+    run.best_buffers, run.best_state = state["best_buffers"], state["best_state"]
     run.epoch = state["epoch"]
-    run.objective_state = state["objective"]
+    # The objective may have been told to keep other things than it did.
+    kept, fresh = state["objective"], run.objective_state
+    run.objective_state = {name: kept.get(name, value) for name, value in fresh.items()}
 
 
 def _result(run: Run, solver: Adam | SGD | None) -> Result:
@@ -325,11 +330,13 @@ def _result(run: Run, solver: Adam | SGD | None) -> Result:
         "objective": dict(run.objective_state),
         "buffers": run.network.buffers(),
         "best_buffers": run.best_buffers,
+        "best_state": run.best_state,
     }
     run.network.load_buffers(run.best_buffers or run.network.buffers())
     best = run.monitor.chosen(run.buffer.flat)
     parameters = {name: p.clone() for name, p in run.buffer.view(best).items()}
-    return Result(parameters, run.monitor, run.plan, state)
+    learned = dict(run.best_state or run.objective_state)
+    return Result(parameters, run.monitor, run.plan, state, learned)
 
 
 def stacked_parameters(each: Sequence[Parameters]) -> dict[str, Tensor]:

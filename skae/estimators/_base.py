@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from sklearn.base import BaseEstimator, _clone_parametrized, _fit_context
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -22,6 +23,7 @@ from skae._engine.monitor import Monitor
 from skae._engine.rng import Streams
 from skae._engine.start import Moments, moments, starting_values
 from skae._engine.train import FULL_BATCH, SCHEDULES, Result, Training, train
+from skae._warnings import warn_caller
 from skae.activations import ACTIVATIONS
 from skae.estimators._build import (
     SETTINGS,
@@ -42,7 +44,7 @@ from skae.estimators._input import (
     read_weight,
     without_missing,
 )
-from skae.estimators._progress import Progress, warn_caller
+from skae.estimators._progress import Progress
 from skae.losses import INVERSE_LINKS, LOSSES, Loss, Poisson
 from skae.networks import Network
 from skae.objective import NO_ROWS, Features, Objective, Rows, overrides
@@ -145,7 +147,8 @@ or Loss, default="squared_error"
 
     learning_rate_horizon : int, default=None
         Epochs, counted from the first, over which a schedule runs. None is `max_iter` of this
-        call; give it to continue a schedule with `warm_start`.
+        call; give it to continue a schedule with `warm_start`. Calls of `partial_fit` are the
+        epochs of one schedule, for which None is `max_iter` of them.
 
     momentum : float, default=0.9
         Momentum of sgd, in [0, 1).
@@ -327,6 +330,10 @@ or Loss, default="squared_error"
         """What training knows of the rows beside X; `known` is what the variant's `fit` adds."""
         return NO_ROWS if weight is None else Rows(weight=weight)
 
+    def _task(self, rows: Rows) -> Any:
+        """What a loss depends on beside the objective and X: it compares only where that agrees."""
+        return ()
+
     def _train(
         self, network: Network, objective: Objective, source: Source, rows: Rows, **options: Any
     ) -> Result:
@@ -419,6 +426,8 @@ or Loss, default="squared_error"
         start = kept or self._start(data, objective, m, features, keep)
         streams = Streams([start.seed], data.source.device)
         rows = self._rows(data, y, weight, **known)
+        watched = self.validation_fraction if self.early_stopping else None
+        task = (watched, self._task(rows)) if keep else None
         if observed is not None:
             rows = dataclasses.replace(rows, observed=observed)
         source, rows, validation = self._hold_out(data.source, rows, streams)
@@ -447,15 +456,15 @@ or Loss, default="squared_error"
             streams=streams,
             initial=start.initial,
             validation=validation,
-            state=start.state_for(objective, m),
+            state=start.state_for(objective, m, task),
             on_epoch=progress.on_epoch,
         )
         self._check_end(result, epochs, partial)
-        self.__dict__ |= fitted(result.parameters, result.monitor, result.state["objective"])
+        self.__dict__ |= fitted(result.parameters, result.monitor, result.learned)
         self.__dict__.pop("_training", None)
         if keep:
             self._training = start._replace(
-                state=result.state, initial=result.parameters, seen=(objective, m)
+                state=result.state, initial=result.parameters, seen=(objective, m, task)
             )
         progress.finish()
         return self
@@ -513,7 +522,7 @@ or Loss, default="squared_error"
             solver=self.solver,
             learning_rate_init=float(self.learning_rate_init),
             learning_rate=self.learning_rate,
-            horizon=self.learning_rate_horizon,
+            horizon=self.learning_rate_horizon or (self.max_iter if partial else None),
             momentum=self.momentum,
             nesterov=self.nesterovs_momentum,
             batch_size=size,
@@ -535,12 +544,14 @@ or Loss, default="squared_error"
             )
         if reason == "interrupted":
             warn_caller(
-                f"Training was interrupted after {epoch} epochs. The model fitted so far is kept."
+                f"Training was interrupted after {epoch} epochs. The model fitted so far is kept.",
+                ConvergenceWarning,
             )
         if reason == "max_iter" and self.tol is not None and not partial:
             warn_caller(
                 f"Training stopped at max_iter={epochs} before the loss settled within tol="
-                f"{self.tol}. Raise max_iter, or set tol=None to train for exactly max_iter."
+                f"{self.tol}. Raise max_iter, or set tol=None to train for exactly max_iter.",
+                ConvergenceWarning,
             )
 
     def __sklearn_tags__(self):

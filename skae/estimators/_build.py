@@ -36,14 +36,17 @@ class Start(NamedTuple):
     settings: dict[str, Any]
     features: Features  # as the first data had them
     state: Mapping[str, Any] | None = None
-    seen: tuple[Objective, Moments] | None = None  # what the losses in `state` are of
+    seen: tuple[Objective, Moments, Any] | None = None  # what the losses in `state` are of
 
-    def state_for(self, objective: Objective, m: Moments) -> Mapping[str, Any] | None:
+    def state_for(self, objective: Objective, m: Moments, task: Any) -> Mapping[str, Any] | None:
         """The state to go on from; losses of other data or another objective are no measure."""
         if self.state is None or self.seen is None:
             return None
-        was, before = self.seen
-        if was == objective and before.scale == m.scale and torch.equal(before.mean, m.mean):
+        was, before, then = self.seen
+        if type(was) is not type(objective):  # whose state may mean something else
+            return without_records(self.state) | {"objective": {}}
+        same_data = before.scale == m.scale and torch.equal(before.mean, m.mean)
+        if was == objective and same_data and then == task:
             return self.state
         return without_records(self.state)
 
@@ -63,10 +66,11 @@ class Start(NamedTuple):
         return all(_same(value, settings[name]) for name, value in self.settings.items())
 
 
-def without_records(state: Mapping[str, Any]) -> Mapping[str, Any]:
+def without_records(state: Mapping[str, Any]) -> dict[str, Any]:
     """The state to train on from where losses so far are no measure of those to come."""
     fresh = {"best": [math.inf], "waited": [0], "best_flat": [None]}
-    return {**state, "monitor": state["monitor"] | fresh, "best_buffers": {}}
+    monitor = state["monitor"] | fresh
+    return {**state, "monitor": monitor, "best_buffers": {}, "best_state": {}}
 
 
 # What a network and its optimiser are built from.

@@ -19,13 +19,23 @@ _CELLS = 2**24
 
 
 def resolve_columns(columns: Sequence[Any], names: Sequence[str], what: str) -> list[int]:
-    """The indices of columns that are given by index or by name."""
+    """The indices of columns that are given by index, slice of indices, or name."""
+    if isinstance(columns, slice):
+        columns = _within(columns, names, what)
     if isinstance(columns, str) or not hasattr(columns, "__iter__"):
+        one = f" Write [{columns!r}] for one column." if isinstance(columns, str | Integral) else ""
         raise ValueError(
-            f"{what} must be a list of column indices or names, got {columns!r}. Write "
-            f"[{columns!r}] for one column."
+            f"{what} must be a list of column indices or names, or a slice of indices, got "
+            f"{columns!r}.{one}"
         )
     return [_column(column, names, what) for column in columns]
+
+
+def _within(columns: slice, names: Sequence[str], what: str) -> range:
+    try:
+        return range(len(names))[columns]
+    except TypeError as error:
+        raise ValueError(f"{what} must be a slice of column indices, got {columns!r}.") from error
 
 
 def _column(column: Any, names: Sequence[str], what: str) -> int:

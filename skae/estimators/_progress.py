@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
-from sklearn.exceptions import ConvergenceWarning
-
 from skae._engine.train import Epoch
-
-
-def warn_caller(message: str) -> None:
-    """A ConvergenceWarning that points to the line from which the libraries were called."""
-    frame, level = inspect.currentframe(), 1
-    while frame is not None and _package(frame.f_globals) in ("skae", "sklearn", "joblib"):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, ConvergenceWarning, stacklevel=level)
-
-
-def _package(names: dict[str, Any]) -> str:
-    return names.get("__name__", "").partition(".")[0]
 
 
 class Progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from skae._engine.batches import Source
+from skae._warnings import warn_caller
 from skae.neighbors import (
     as_pairs,
     barycenter_weights,
@@ -27,6 +27,7 @@ from skae.objective import Rows
 
 SUPERVISED = ("class", "margin")
 _JOINT = ("isomap", "lle")  # their weights are defined for all rows at once
+_NEIGHBORS = 10  # where none are asked for
 _DENSE_ROWS = 5000  # of dense weights: 200 MB in float64, a few times at once
 
 
@@ -82,7 +83,7 @@ class Relation:
     """Omega_i and s_ij, from the estimator's parameters of the same names."""
 
     name: str
-    n_neighbors: int
+    n_neighbors: int | None
     t: float | None
     k1: int
     k2: int
@@ -99,7 +100,7 @@ class Relation:
         if self.name != "class" and u < 2:
             raise ValueError(
                 f"relation={self.name!r} needs at least 2 distinct rows of positive weight, but X "
-                f"has n_samples={u}. Use relation='self'."
+                f"has {u} distinct row of n_samples={len(points.of_row)}. Use relation='self'."
             )
         if self.name in _JOINT and holds_out:
             raise ValueError(
@@ -115,7 +116,7 @@ class Relation:
             sizes = np.unique(points.labels, return_counts=True)[1]
             _warn_clipped("k1", self.k1, int(sizes.min()) - 1, "the smallest class")
             _warn_clipped("k2", self.k2, u - int(sizes.max()), "the other classes")
-        elif self.name != "class":
+        elif self.name != "class" and self.n_neighbors is not None:
             _warn_clipped("n_neighbors", self.n_neighbors, u - 1, "X")
 
     def relate(self, points: Points, codes: np.ndarray | None) -> Related:
@@ -133,7 +134,7 @@ class Relation:
 
     def _neighbors(self, points: Points, codes: np.ndarray | None) -> tuple[Any, float]:
         X, w, by_X = points.X, points.w, self.weight_space == "input"
-        d2, index = nearest(X if codes is None else codes, self._k(points))
+        d2, index = nearest(X if codes is None else codes, self._k(len(points.X) - 1))
         of_X = d2
         if codes is not None and (by_X or self.t is not None):
             of_X = squared_distances(X, index)
@@ -151,16 +152,16 @@ class Relation:
 
     def _lle(self, points: Points, codes: np.ndarray | None) -> tuple[Any, float]:
         space = points.X if codes is None else codes
-        _, index = nearest(space, self._k(points))
+        _, index = nearest(space, self._k(len(points.X) - 1))
         M = barycenter_weights(points.X if self.weight_space == "input" else space, index)
         return lle_pairs(as_pairs(M, index, len(M)), points.w), 1.0
 
     def _isomap(self, points: Points, codes: np.ndarray | None) -> tuple[Any, float]:
         space = points.X if codes is None else codes
-        return geodesic_pairs(space, self._k(points), points.w), 1.0
+        return geodesic_pairs(space, self._k(len(points.X) - 1), points.w), 1.0
 
-    def _k(self, points: Points) -> int:
-        return min(self.n_neighbors, len(points.X) - 1)
+    def _k(self, most: int) -> int:
+        return min(_NEIGHBORS if self.n_neighbors is None else self.n_neighbors, most)
 
     def relate_held_out(
         self, points: Points, codes: np.ndarray | None, related: Related, held: HeldOut
@@ -183,7 +184,7 @@ class Relation:
         self, points: Points, codes: np.ndarray | None, t: float, held: HeldOut
     ) -> Any:
         space, queries = (points.X, held.X) if codes is None else (codes, held.codes)
-        d2, index = nearest(space, min(self.n_neighbors, len(space)), queries)
+        d2, index = nearest(space, self._k(len(space)), queries)
         if codes is not None and self.weight_space == "input":
             d2 = squared_distances(points.X, index, held.X)
         return as_pairs(points.w[index] * heat(d2, t), index, len(space))
@@ -191,11 +192,9 @@ class Relation:
 
 def _warn_clipped(name: str, value: int, largest: int, where: str) -> None:
     if value > largest:
-        warnings.warn(
+        warn_caller(
             f"{name}={value} is more than the {largest} other distinct rows that {where} has: it "
-            "is clipped to them.",
-            UserWarning,
-            stacklevel=2,
+            "is clipped to them."
         )
 
 

@@ -13,13 +13,16 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
+from skae._engine.batches import Source
+from skae._engine.train import Result
 from skae.activations import ACTIVATIONS
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._build import _hidden, resolved_code_activation
 from skae.estimators._estimator import estimator
 from skae.losses import resolve_loss
-from skae.modules import ACTIVATION_OF, DenseModule
-from skae.objective import Forward, Objective, is_positive
+from skae.modules import ACTIVATION_OF, DenseModule, Wrapped
+from skae.networks import Network
+from skae.objective import Forward, Objective, Rows, is_positive
 from skae.penalties import layer_jacobian, row_norms
 
 _W = "encoder.0.W"  # of shape (k, d)
@@ -321,6 +324,19 @@ class ContractiveAutoencoder(BaseAutoencoder):
 
     def _is_deep(self) -> bool:
         return self.encoder is not None or bool(_hidden(self.hidden_layer_sizes))
+
+    def _train(
+        self, network: Network, objective: Objective, source: Source, rows: Rows, **options: Any
+    ) -> Result:
+        mixes = isinstance(network.encoder, Wrapped) and network.encoder.needs_rows
+        if mixes and (self.contraction or self.hessian):
+            raise ValueError(
+                "encoder normalises by the batch, so that a code depends on other rows, but "
+                f"contraction={self.contraction} and hessian={self.hessian} penalise its "
+                "derivative by its own row alone. Take the batch normalisation out, put it in "
+                "inference mode with eval(), or set both to 0."
+            )
+        return super()._train(network, objective, source, rows, **options)
 
     def jacobian_norm(self, X):
         """The Frobenius norm of the encoder's Jacobian at every row.

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
+import joblib
 import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
 
-from skae._engine.train import FULL_BATCH, Training
+from skae._engine.batches import Source
+from skae._engine.train import FULL_BATCH, Result, Training
 from skae.activations import ACTIVATIONS
 from skae.affinities import KINDS, Numbers, given_pairs, make_pairs
 from skae.estimators._base import BaseAutoencoder, all_or_nothing
+from skae.estimators._bounded import bounded_activation, check_codes
+from skae.estimators._build import resolved_code_activation
 from skae.estimators._compat import with_callbacks
 from skae.estimators._estimator import estimator
 from skae.losses import resolve_loss
+from skae.networks import Network
 from skae.objective import Forward, Objective, Rows, is_positive
 from skae.pairs import PAIR_LOSSES, Pairs, code_distances, mean_share, pair_gradient
-from skae.penalties import bernoulli_kl, bernoulli_kl_slope, mean_activation, row_shares
+from skae.penalties import (
+    any_weight,
+    bernoulli_kl,
+    bernoulli_kl_slope,
+    mean_activation,
+    row_shares,
+)
 
 #: The lecture's phi for each of its losses, where none is named.
 _OWN_AFFINITY = {
@@ -69,7 +78,8 @@ class EmbeddingObjective(Objective):
             loss, d, phi, share = self._pairs(out, out.rows.pairs)
             terms.append((share * loss.elements(d, phi, self.margin)).sum((-2, -1)).unsqueeze(-1))
         if is_positive(self.beta):
-            terms.append((self.beta * bernoulli_kl(self.rho, self._rho_hat(out))).sum(-1))
+            kl = (self.beta * bernoulli_kl(self.rho, self._rho_hat(out))).sum(-1)
+            terms.append(kl * any_weight(out.rows.weight))
         return sum(terms[1:], terms[0]) if terms else None
 
     def penalty_gradient(self, out, net, share):
@@ -158,8 +168,9 @@ class EmbeddingAutoencoder(BaseAutoencoder):
         reconstructions mean nothing.
 
     beta : float, default=0.0
-        Weight of the sparsity penalty, in units of J. The code then has to be bounded; activations
-        other than "logistic" are mapped to [0, 1] for it.
+        Weight of the sparsity penalty, in units of J. The code then has to be bounded:
+        `code_activation` "logistic", or "tanh", which is mapped to [0, 1] for it. A module given
+        as `encoder` has to keep its codes within the range of this activation.
 
     rho : float, default=0.05
         The mean activation that it asks of every code unit, in (0, 1).
@@ -289,8 +300,7 @@ class EmbeddingAutoencoder(BaseAutoencoder):
         )  # fmt: skip
 
     def _objective(self) -> EmbeddingObjective:
-        if self.beta > 0:
-            self._check_bounded()
+        named = bounded_activation(self, *self._asks()) if self.beta > 0 else None
         return EmbeddingObjective(
             loss=resolve_loss(self.loss, self.output_activation),
             alpha=float(self.alpha),
@@ -301,22 +311,19 @@ class EmbeddingAutoencoder(BaseAutoencoder):
             gamma=float(self.gamma),
             beta=float(self.beta),
             rho=float(self.rho),
-            code_activation=self._code_activation(),
+            code_activation=named or resolved_code_activation(self),
         )
 
-    def _code_activation(self) -> str:
-        if self.code_activation != "auto":
-            return self.code_activation
-        return "identity" if np.size(self.hidden_layer_sizes) else self.activation
+    def _asks(self) -> tuple[str, str]:
+        """What asks for bounded codes, and what does not."""
+        return f"beta={self.beta}", "beta=0"
 
-    def _check_bounded(self) -> None:
-        name = self._code_activation()
-        if self.encoder is None and not all(map(math.isfinite, ACTIVATIONS[name].range)):
-            raise ValueError(
-                f"beta={self.beta} needs a bounded code, as KL(rho, rho^) compares mean "
-                f"activations in [0, 1], but the code is {name!r}. Set "
-                "code_activation='logistic', or beta=0."
-            )
+    def _train(
+        self, network: Network, objective: Objective, source: Source, rows: Rows, **options: Any
+    ) -> Result:
+        if isinstance(objective, EmbeddingObjective) and is_positive(objective.beta):
+            check_codes(network, source, objective.code_activation, *self._asks())
+        return super()._train(network, objective, source, rows, **options)
 
     def _rows(self, data, y, weight, *, affinity_matrix=None, **known) -> Rows:
         affinity = _OWN_AFFINITY[self.embedding] if self.affinity == "auto" else self.affinity
@@ -346,6 +353,10 @@ class EmbeddingAutoencoder(BaseAutoencoder):
         self.affinity_, self.affinity_numbers_ = affinity, numbers
         return dataclasses.replace(super()._rows(data, y, weight), pairs=pairs)
 
+    def _task(self, rows: Rows) -> Any:
+        is_named = self.affinity_ in KINDS
+        return self.affinity_, self.affinity_numbers_, None if is_named else _digest(rows.pairs)
+
     def _batch_rows(self, n: int) -> int:
         return min(200, n) if self.batch_size == "auto" else int(self.batch_size)
 
@@ -362,6 +373,12 @@ _REASONS = {
     "margin": "attracts where phi is 1 and repels where it is 0. Use 'epsilon' or 'knn'",
 }
 _REASONS["contrastive"] = _REASONS["margin"]
+
+
+def _digest(pairs: Any) -> str:
+    """What tells one matrix of pairs from another."""
+    tensors = (part for part in vars(pairs).values() if isinstance(part, Tensor))
+    return joblib.hash([part.cpu().numpy() for part in tensors])
 
 
 def _check_kind(embedding: str, affinity: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils._array_api import _convert_to_numpy, get_namespace
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from skae._engine.batches import Source
 from skae._engine.train import FULL_BATCH, Result, Training, train
+from skae._warnings import warn_caller
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._build import without_records
 from skae.estimators._estimator import estimator
@@ -148,9 +149,10 @@ class GeneralizedAutoencoder(BaseAutoencoder):
         ``loss="squared_error"``, behind any output activation, or "binary_cross_entropy": for
         others the set cannot be replaced by its mean.
 
-    n_neighbors : int, default=10
+    n_neighbors : int, default=None
         Size of the neighbourhoods of "neighbors", "isomap" and "lle"; at most the number of
-        distinct rows less one, to which it is clipped with a warning.
+        distinct rows less one, to which it is clipped with a warning. None is 10, or as many as
+        there are.
 
     t : float, default=None
         Width of the heat kernel of "neighbors", in squared units of X. None is the mean squared
@@ -235,7 +237,7 @@ class GeneralizedAutoencoder(BaseAutoencoder):
     """
 
     relation: str = "neighbors"
-    n_neighbors: int = 10
+    n_neighbors: int | None = None
     t: float | None = None
     k1: int = 15
     k2: int = 5
@@ -246,7 +248,7 @@ class GeneralizedAutoencoder(BaseAutoencoder):
     _parameter_constraints = {
         **BaseAutoencoder._parameter_constraints,
         "relation": [StrOptions({"self", "class", "neighbors", "margin", "isomap", "lle"})],
-        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left"), None],
         "t": [Interval(Real, 0, None, closed="neither"), None],
         "k1": [Interval(Integral, 1, None, closed="left")],
         "k2": [Interval(Integral, 0, None, closed="left")],
@@ -298,6 +300,9 @@ class GeneralizedAutoencoder(BaseAutoencoder):
             return rows
         return dataclasses.replace(rows, y=self._read_labels(data, y))
 
+    def _task(self, rows: Rows) -> Any:
+        return self.relation  # only "self" takes its records along, see `_outer_loop`
+
     def _read_labels(self, data: Data, y: Any) -> Tensor:
         """Classes as integers from 0, of shape (n_samples,)."""
         if y is None:
@@ -309,9 +314,19 @@ class GeneralizedAutoencoder(BaseAutoencoder):
         xp, is_array_api = get_namespace(y)
         y = column_or_1d(_convert_to_numpy(y, xp) if is_array_api else y, warn=True)
         check_consistent_length(data.X, y)
+        self._refuse_missing(y)
         check_classification_targets(y)
         labels = np.unique(y, return_inverse=True)[1]
         return torch.from_numpy(labels).to(data.source.device)
+
+    def _refuse_missing(self, y: np.ndarray) -> None:
+        missing = [i for i, label in enumerate(y.tolist()) if _is_missing(label)]
+        if missing:
+            raise ValueError(
+                f"y has missing labels, {len(missing)} of {len(y)}, the first in row {missing[0]}, "
+                f"but relation={self.relation!r} goes by classes. Leave these rows out, or use "
+                "another relation."
+            )
 
     # ---- the outer loop
 
@@ -382,12 +397,12 @@ class GeneralizedAutoencoder(BaseAutoencoder):
         if len(passes) == 1:
             return
         result.monitor.reasons[0] = "max_outer"
-        warnings.warn(
-            f"The outer loop stopped at max_outer={self.max_outer} passes; in the last one "
-            f"{passes[-1].changed:.0%} of the pairs were new. Raise max_outer or outer_tol, or set "
+        limit = "max_outer" if self.max_outer <= self.max_iter else "max_iter"
+        warn_caller(
+            f"The outer loop stopped at {limit}={len(passes)} passes; in the last one "
+            f"{passes[-1].changed:.0%} of the pairs were new. Raise {limit} or outer_tol, or set "
             "tol=None to train for exactly max_iter.",
             ConvergenceWarning,
-            stacklevel=2,
         )
 
     def __sklearn_tags__(self):
@@ -486,6 +501,10 @@ def _summary(
     curve = result.monitor.loss_curves[0]
     loss = curve[-1] if curve else math.nan  # interrupted in the first epoch
     return Pass(result.state["epoch"] - first, loss, factor * loss + constant, changed)
+
+
+def _is_missing(label: Any) -> bool:
+    return label is None or is_scalar_nan(label) or is_pandas_na(label)
 
 
 def _is_of_means(loss: Loss) -> bool:

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from torch import Tensor
 
 from skae._engine.train import FULL_BATCH
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._estimator import estimator
-from skae.latents import keep_largest, keep_largest_of_batch, largest
+from skae.latents import keep_largest, keep_largest_of_batch, largest, whole
 from skae.losses import resolve_loss
 from skae.modules import infer
 from skae.objective import Forward, Objective, is_positive
@@ -136,9 +136,8 @@ class KSparse(Objective):
         return new | self._threshold(state, out) if self.selection == "batch" else new
 
     def _threshold(self, state: Mapping[str, Tensor], out: Forward) -> dict[str, Tensor]:
-        """The running mean of the smallest positive value that a batch keeps."""
-        k = self.k_at(out.progress, out.h.shape[-1])
-        z = keep_largest_of_batch(out.h, self.alpha_k * k)
+        """The running mean of the smallest positive value that a batch keeps, by the final k."""
+        z = self._kept_for_good(out)
         least = z.masked_fill(z <= 0, math.inf).amin((-2, -1)).double()
         found = least.isfinite()
         # While k falls only the last batch counts.
@@ -146,6 +145,17 @@ class KSparse(Objective):
         rate = (1 / batches.clamp(min=1)).clamp(min=_THRESHOLD_RATE)
         step = rate * torch.where(found, least - state["threshold"], 0.0)
         return {"threshold": state["threshold"] + step, "batches": batches}
+
+    def _kept_for_good(self, out: Forward) -> Tensor:
+        """The alpha_k k largest values for each row that counts, of all of these rows."""
+        k, weight = self.alpha_k * self._k(out.h.shape[-1]), out.rows.weight
+        if weight is None:
+            return keep_largest_of_batch(out.h, k)
+        counts = (weight > 0).unsqueeze(-1)
+        h = out.h.masked_fill(~counts, 0.0).flatten(-2)
+        each = whole(k)
+        each = each.squeeze(-1) if isinstance(each, Tensor) else each
+        return keep_largest(h, counts.sum(-2) * each).view_as(out.h)
 
     def learned(self, state):
         if self.selection == "row":
@@ -255,8 +265,8 @@ class KSparseAutoencoder(BaseAutoencoder):
         c \, \frac{\ell(x, \hat x)}{\lVert e \rVert^2} \lVert e - W^\top u \rVert^2
 
     is added to a sample's loss :math:`\ell`, with c = `auxiliary`. (For the squared error that is
-    c times the mean over features of (e - W^T u)^2; Gao et al. divide both errors by the variance
-    of what they reconstruct.)
+    c times the mean over features of (e - W^T u)^2; Gao et al. divide both errors by the size of
+    what they reconstruct.)
 
     Parameters
     ----------
@@ -284,13 +294,15 @@ class KSparseAutoencoder(BaseAutoencoder):
     alpha_k : float, default=1.0
         Once trained, `transform` and `reconstruct` keep alpha_k k units, rounded up: the paper's
         alpha, at least 1, chosen by the classifier on the codes (3 on MNIST with k = 25). With
-        "row" selection `set_params` changes it without another `fit`.
+        "row" selection `set_params` changes it without another `fit`; with "batch" the threshold
+        is learned for it, and another one is refused until then.
 
     selection : {"row", "batch"}, default="row"
         "row" keeps k units of every row. "batch" keeps the n k largest of a batch of n rows [3]_
         in training; afterwards every value from a threshold on, which is the running mean of the
         smallest positive value that a batch kept, so that the code of a row is a function of it
-        alone. How many units a row keeps then varies.
+        alone. How many units a row keeps then varies. Rows of weight zero compete in training,
+        but have no say on the threshold.
 
     auxiliary : float, default=None
         Weight c of the dead units' reconstruction of the residual; 0 is the plain k-sparse
@@ -401,5 +413,18 @@ class KSparseAutoencoder(BaseAutoencoder):
         return {"dead_fraction_": float(self._objective().dead(state).double().mean())}  # type: ignore[attr-defined]
 
     def _encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        objective = dataclasses.replace(self.objective_, alpha_k=float(self.alpha_k))
-        return objective.encode(infer(self.encoder_, self._completed(x)[0], out))
+        return self._chosen().encode(infer(self.encoder_, self._completed(x)[0], out))
+
+    def _chosen(self) -> KSparse:
+        """The objective with the present `alpha_k`, which may have been set after training."""
+        fitted: KSparse = self.objective_
+        if self.alpha_k == fitted.alpha_k:
+            return fitted
+        constraint = {"alpha_k": self._parameter_constraints["alpha_k"]}
+        validate_parameter_constraints(constraint, {"alpha_k": self.alpha_k}, type(self).__name__)
+        if fitted.selection == "batch":
+            raise ValueError(
+                f"alpha_k={self.alpha_k}, but the threshold of selection='batch' was learned with "
+                f"alpha_k={fitted.alpha_k}. Fit again, or set alpha_k back."
+            )
+        return dataclasses.replace(fitted, alpha_k=float(self.alpha_k))

@@ -15,15 +15,20 @@ from skae._engine.batches import Source
 from skae._engine.train import FULL_BATCH, Result
 from skae.activations import ACTIVATIONS
 from skae.estimators._base import BaseAutoencoder
-from skae.estimators._build import resolved_code_activation
+from skae.estimators._bounded import bounded_activation, check_codes
 from skae.estimators._estimator import estimator
 from skae.losses import resolve_loss
-from skae.networks import Dense, Network
+from skae.networks import Network
 from skae.objective import Forward, Objective, Rows
-from skae.penalties import bernoulli_kl, bernoulli_kl_slope, mean_activation, row_shares
+from skae.penalties import (
+    any_weight,
+    bernoulli_kl,
+    bernoulli_kl_slope,
+    mean_activation,
+    row_shares,
+)
 
-_BOUNDED = ("logistic", "tanh")
-_ROUNDING = 1e-6  # how far beyond its range a user's module may take a code
+_ASKS = ("penalty='kl'", "penalty='l1'")  # for bounded codes; and what does not
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,11 @@ class Sparsity(Objective):
         return {"rho_hat": torch.zeros(k)}
 
     def update(self, state, out):
-        return {**state, "rho_hat": self.activity(out.h, out.rows.weight).squeeze(-2)}
+        weight = out.rows.weight
+        rho_hat = self.activity(out.h, weight).squeeze(-2)
+        if weight is not None:
+            rho_hat = torch.where(any_weight(weight) > 0, rho_hat, state["rho_hat"])  # type: ignore[arg-type]
+        return {**state, "rho_hat": rho_hat}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +92,8 @@ class KLSparsity(Sparsity):
         return self.activity(out.h, out.rows.weight)
 
     def penalty(self, out, net):
-        return (self.beta * bernoulli_kl(self.rho, self.rho_hat(out))).sum(-1)
+        kl = (self.beta * bernoulli_kl(self.rho, self.rho_hat(out))).sum(-1)
+        return kl * any_weight(out.rows.weight)
 
     def penalty_gradient(self, out, net, share):
         low, high = self.bounds
@@ -110,21 +120,32 @@ class RunningKLSparsity(KLSparsity):
         # A sum and its mass, as Adam's, so that the first batches are not drawn to the start.
         return {**super().init_state(d, k), "sum": torch.zeros(k), "mass": torch.zeros(1)}
 
-    def _with(self, state: Mapping[str, Tensor], batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum and mass with this batch, of shape (..., 1, k) and (..., 1, 1)."""
+    def _with(
+        self, state: Mapping[str, Tensor], batch: Tensor, weight: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The average, its sum and its mass with this batch, of shape (..., 1, k or 1).
+
+        A batch without any weight leaves them as they were.
+        """
         before = (state[name].to(batch.dtype).unsqueeze(-2) for name in ("sum", "mass"))
-        total, mass = (self.decay * part for part in before)
-        return total + (1 - self.decay) * batch, mass + (1 - self.decay)
+        here = any_weight(weight)
+        here = here if weight is None else here.unsqueeze(-1)  # type: ignore[union-attr]
+        decay = self.decay * here + (1 - here)
+        total, mass = (decay * part for part in before)
+        total, mass = total + (1 - decay) * batch, mass + (1 - decay)
+        average = total / mass.clamp(min=torch.finfo(mass.dtype).tiny)
+        return {"rho_hat": average, "sum": total, "mass": mass}
 
     def update(self, state, out):
-        total, mass = self._with(state, self.activity(out.h, out.rows.weight))
-        new = {"rho_hat": total / mass, "sum": total, "mass": mass}
+        weight = out.rows.weight
+        new = self._with(state, self.activity(out.h, weight), weight)
         return {name: value.squeeze(-2) for name, value in new.items()}
 
     def rho_hat(self, out):
-        batch = self.activity(out.h, out.rows.weight)
-        total, mass = self._with(out.state, batch)
-        return batch + (total / mass - batch).detach()
+        weight = out.rows.weight
+        batch = self.activity(out.h, weight)
+        average = self._with(out.state, batch, weight)["rho_hat"]
+        return batch + (average - batch).detach()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +230,9 @@ class SparseAutoencoder(BaseAutoencoder):
     ----------
     rho_hat_ : ndarray of shape (n_components_,)
         Mean activation of every code unit over the training rows at the fitted weights, in (0, 1)
-        (for tanh mapped as above); under ``penalty="l1"`` the mean of ``|h|``. In the snapshots
-        that callbacks see, it is the last batch's or the running average.
+        (for tanh mapped as above); under ``penalty="l1"`` the mean of ``|h|``. After
+        `partial_fit` it is over the rows of the last call alone. In the snapshots that callbacks
+        see, it is the last batch's or the running average.
 
     References
     ----------
@@ -255,30 +277,19 @@ class SparseAutoencoder(BaseAutoencoder):
         }
         if self.penalty == "l1":
             return L1Sparsity(**shared)
-        shared |= {"rho": float(self.rho), "code_activation": self._bounded_activation()}
+        shared |= {"rho": float(self.rho), "code_activation": bounded_activation(self, *_ASKS)}
         if self.rho_estimate == "running" and self.solver not in FULL_BATCH:
             return RunningKLSparsity(decay=float(self.rho_decay), **shared)
         return KLSparsity(**shared)
 
-    def _bounded_activation(self) -> str:
-        name = resolved_code_activation(self)
-        if name not in _BOUNDED:
-            given = repr(self.code_activation) + f" ({name!r})" * (name != self.code_activation)
-            raise ValueError(
-                "penalty='kl' compares the mean activation of a unit with rho in (0, 1), but with "
-                f"code_activation={given} activations have no bounds, and their mean is no "
-                "proportion. Use code_activation='logistic' or 'tanh', or penalty='l1'."
-            )
-        return name
-
     def _train(
         self, network: Network, objective: Objective, source: Source, rows: Rows, **options: Any
     ) -> Result:
-        if isinstance(objective, KLSparsity) and not isinstance(network.encoder, Dense):
-            _check_codes(network, objective, source)
+        if isinstance(objective, KLSparsity):
+            check_codes(network, source, objective.code_activation, *_ASKS)
         result = super()._train(network, objective, source, rows, **options)
         rho_hat = _mean_activity(network, objective, result.parameters, source, rows)  # type: ignore[arg-type]
-        result.state["objective"]["rho_hat"] = rho_hat
+        result.learned["rho_hat"] = rho_hat
         return result
 
     def _reported(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -300,18 +311,3 @@ def _mean_activity(
             total = total + here * objective.activity(h, w).squeeze(-2).double()
             count += here
     return (total / count).to(source.dtype)
-
-
-def _check_codes(network: Network, objective: KLSparsity, source: Source) -> None:
-    """Raise when a module of the user's gives codes that cannot be proportions."""
-    low, high = objective.bounds
-    encoder: Any = network.encoder
-    encoder.working.eval()
-    with torch.no_grad():
-        h = encoder.working(source.take(slice(0, min(source.n, 1000))))
-    if float(h.min()) < low - _ROUNDING or float(h.max()) > high + _ROUNDING:
-        raise ValueError(
-            f"penalty='kl' with code_activation={objective.code_activation!r} needs codes in "
-            f"[{low:g}, {high:g}], but encoder gives {float(h.min()):.3g} to "
-            f"{float(h.max()):.3g}. End it with that activation, or use penalty='l1'."
-        )

@@ -74,10 +74,10 @@ class SplitBrainAutoencoder(BaseAutoencoder):
         Has to be None, as `encoder`.
 
     groups : {"halves"}, list of list of int or str, or callable, default="halves"
-        Two or more groups of columns, by index or by a DataFrame's names, that have every column
-        exactly once. A callable is called with the array of feature names ("x0", "x1", ... where X
-        has none) and returns such groups. "halves" are the first columns, one more where their
-        number is odd, and the rest.
+        Two or more groups of columns, by index (or slice) or by a DataFrame's names, that have
+        every column exactly once. A callable is called with the array of feature names ("x0",
+        "x1", ... where X has none) and returns such groups. "halves" are the first columns, one
+        more where their number is odd, and the rest.
 
     targets : {"regression", "classification"} or list of str, default="regression"
         How columns are predicted, of all groups or of each group in turn: their values, or the

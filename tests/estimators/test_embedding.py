@@ -9,10 +9,12 @@ from scipy.spatial.distance import cdist, pdist, squareform
 from sklearn.base import clone
 from sklearn.datasets import make_swiss_roll
 from sklearn.neighbors import kneighbors_graph
+from torch import nn
 
 from skae import Autoencoder, EmbeddingAutoencoder
 from skae.estimators.embedding import EmbeddingObjective
 from skae.losses import BinaryCrossEntropy, SquaredError
+from skae.objective import Forward, Rows
 from skae.pairs import PAIR_LOSSES
 from skae.testing import check_objective
 
@@ -50,6 +52,12 @@ def test_objective_keeps_the_contract(embedding, loss):
 def test_objective_keeps_the_contract_where_terms_are_zero():
     check_objective(EmbeddingObjective(loss=SquaredError(), gamma=0.0))
     check_objective(EmbeddingObjective(loss=SquaredError(), code_activation="tanh", beta=0.1))
+
+
+def test_a_batch_without_weight_adds_no_penalty():
+    objective = EmbeddingObjective(loss=SquaredError(), beta=0.3)
+    h, none = torch.rand(6, 2).double(), Rows(weight=torch.zeros(6).double())
+    assert float(objective.penalty(Forward(h, h, h, h, h, none), {})) == 0
 
 
 # ---- the lecture's J and its loop
@@ -458,8 +466,22 @@ def test_a_matrix_belongs_to_precomputed(X):
 
 @pytest.mark.parametrize("changed", [{}, {"code_activation": "relu"}, {"hidden_layer_sizes": ()}])
 def test_sparsity_of_an_unbounded_code_is_refused(X, changed):
-    with pytest.raises(ValueError, match=r"beta=0\.1 needs a bounded code"):
+    message = r"beta=0\.1 compares .* activations have no bounds, .*'tanh', or beta=0\."
+    with pytest.raises(ValueError, match=message):
         quick(beta=0.1, **changed).fit(X)
+
+
+def test_sparsity_of_a_module_of_ones_own_takes_the_activation_that_it_ends_with(X):
+    linear = nn.Linear(X.shape[1], 2).double()
+    model = quick(beta=1e4, rho=0.2, solver="lbfgs", max_iter=100)
+    with pytest.raises(ValueError, match=r"'tanh', whichever your encoder ends with, or beta=0"):
+        clone(model).set_params(encoder=linear).fit(X)
+    with pytest.raises(ValueError, match=r"needs codes in \[0, 1\], but encoder gives"):
+        clone(model).set_params(encoder=linear, code_activation="logistic").fit(X)
+    for name, end, low in (("logistic", nn.Sigmoid(), 0), ("tanh", nn.Tanh(), -1)):
+        own = nn.Sequential(linear, end)
+        codes = clone(model).set_params(encoder=own, code_activation=name).fit(X).transform(X)
+        np.testing.assert_allclose((codes.mean(0) - low) / (1 - low), 0.2, atol=0.01)
 
 
 def test_a_refusal_leaves_the_estimator_as_it_was(X):

@@ -585,7 +585,7 @@ def test_other_losses_are_refused(X, loss):
 
 @pytest.mark.parametrize("relation", SEARCHING)
 def test_one_distinct_row_is_refused(relation):
-    with pytest.raises(ValueError, match=r"2 distinct rows .* n_samples=1"):
+    with pytest.raises(ValueError, match=r"2 distinct rows .* 1 distinct row of n_samples=5"):
         quick(relation).fit(np.ones((5, 3)), np.zeros(5, int))
 
 

@@ -275,6 +275,36 @@ def test_rows_of_a_stack_have_their_own_statistics():
     assert_close(together, torch.stack(alone))
 
 
+@pytest.mark.parametrize("activation", ["logistic", "tanh"])
+@pytest.mark.parametrize("kind", [KLSparsity, RunningKLSparsity])
+def test_a_batch_without_weight_adds_no_penalty_and_leaves_the_average(kind, activation):
+    objective = kind(loss=SquaredError(), code_activation=activation)
+    h, none = normal(6, 2).sigmoid(), Rows(weight=torch.zeros(6).double())
+    empty = objective.init_state(5, 2)
+    seen = objective.update(empty, Forward(h, h, h, h, h, state=empty))
+    for state in (empty, seen):
+        out = Forward(h, h, h, h, h, none, state=state)
+        assert_close(objective.penalty(out, {}), torch.zeros(1).double())
+        assert_close(objective.penalty_gradient(out, {}, torch.ones(1, 1).double())[0], 0 * h)
+        for name, value in objective.update(state, out).items():
+            assert_close(value.double(), state[name].double())
+
+
+@pytest.mark.parametrize("estimate", ["batch", "running"])
+def test_rows_without_weight_do_not_change_the_penalty(pixels, estimate):
+    """Batches of them alone: the loss curve is the mean over batches, penalised where rows count.
+
+    (Weights are scaled to mean 1 over all batches, which evens their number out in the data loss.)
+    """
+    model = quick(rho_estimate=estimate, batch_size=100, shuffle=False, max_iter=1, solver="sgd",
+                  learning_rate_init=1e-300, rho_decay=0.0)  # fmt: skip
+    w = np.repeat([1.0, 0.0, 0.0], 100)
+    some = clone(model).fit(pixels, sample_weight=w)
+    error = some.reconstruction_error(pixels[:100]).mean()
+    penalty = some.beta * kl(some.rho, some.transform(pixels[:100]).mean(0)).sum()
+    assert some.loss_ == pytest.approx(error + penalty / 3, rel=1e-9)
+
+
 # ---- what is refused
 
 
