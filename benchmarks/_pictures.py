@@ -25,14 +25,16 @@ def contact_sheet(images: np.ndarray, columns: int | None = None, zoom: int = 1)
     return grey.repeat(zoom, 0).repeat(zoom, 1)
 
 
-def write_png(path: Path, grey: np.ndarray) -> None:
-    """A PNG file of a uint8 array of shape (height, width)."""
-    height, width = grey.shape
-    rows = np.hstack([np.zeros((height, 1), np.uint8), grey])  # a filter byte before each row
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """A PNG file of a uint8 array of shape (height, width), grey, or (height, width, 3), RGB."""
+    height, width = picture.shape[:2]
+    colour_type = 0 if picture.ndim == 2 else 2
+    rows = picture.reshape(height, -1)
+    rows = np.hstack([np.zeros((height, 1), np.uint8), rows])  # a filter byte before each row
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n"
-        + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+        + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0))
         + _chunk(b"IDAT", zlib.compress(rows.tobytes(), 9))
         + _chunk(b"IEND", b"")
     )
