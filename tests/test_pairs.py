@@ -161,3 +161,20 @@ def test_a_graph_without_edges_brings_nobody():
     assert not graph(torch.zeros(3, 3, dtype=DOUBLE)).brings_neighbours
     assert graph(PHI).brings_neighbours
     assert not Pairs(PHI).brings_neighbours
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_distances_of_wide_codes_are_those_of_differences(dtype):
+    h = normal(2, 7, 100).to(dtype) + 50
+    h[:, 1] = h[:, 0]
+    h[:, 3] = h[:, 2] + 1e-4
+    leaf, other = (h.clone().requires_grad_() for _ in range(2))
+    got, weight = code_distances(leaf), normal(2, 7, 7, seed=1).to(dtype)
+    expected = torch.cdist(other, other, compute_mode="donot_use_mm_for_euclid_dist")
+    assert got.dtype is dtype
+    assert not got[:, 0, 1].any()
+    assert not got.diagonal(dim1=-2, dim2=-1).any()
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=0)
+    for distances in (got, expected):
+        (weight * distances).sum().backward()
+    torch.testing.assert_close(leaf.grad, other.grad, rtol=1e-4, atol=1e-5)
