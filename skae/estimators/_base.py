@@ -45,7 +45,7 @@ from skae.estimators._input import (
     without_missing,
 )
 from skae.estimators._progress import Progress
-from skae.losses import INVERSE_LINKS, LOSSES, Loss, Poisson
+from skae.losses import INVERSE_LINKS, LOSSES, Loss, Poisson, resolve_loss
 from skae.networks import Network
 from skae.objective import NO_ROWS, Features, Objective, Rows, overrides
 
@@ -303,6 +303,15 @@ or Loss, default="squared_error"
         "precision": [StrOptions({"float32", "float64", "bfloat16"}), None],
         "verbose": ["verbose"],
     }
+
+    def _shared_terms(self) -> dict[str, Any]:
+        """The fields that every objective has."""
+        return {
+            "loss": resolve_loss(self.loss, self.output_activation),
+            "alpha": float(self.alpha),
+            "dropout": float(self.dropout),
+            "input_dropout": float(self.input_dropout),
+        }
 
     # ---- what a variant overrides
 

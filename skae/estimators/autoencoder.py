@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._estimator import estimator
-from skae.losses import resolve_loss
 from skae.objective import Objective
 
 
@@ -55,9 +54,4 @@ class Autoencoder(BaseAutoencoder):
     """
 
     def _objective(self) -> Objective:
-        return Objective(
-            loss=resolve_loss(self.loss, self.output_activation),
-            alpha=float(self.alpha),
-            dropout=float(self.dropout),
-            input_dropout=float(self.input_dropout),
-        )
+        return Objective(**self._shared_terms())

@@ -19,7 +19,6 @@ from skae.activations import ACTIVATIONS
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._build import _hidden, resolved_code_activation
 from skae.estimators._estimator import estimator
-from skae.losses import resolve_loss
 from skae.modules import ACTIVATION_OF, DenseModule, Wrapped
 from skae.networks import Network
 from skae.objective import Forward, Objective, Rows, is_positive
@@ -299,12 +298,7 @@ class ContractiveAutoencoder(BaseAutoencoder):
     }
 
     def _objective(self) -> Objective:
-        shared: dict[str, Any] = {
-            "loss": resolve_loss(self.loss, self.output_activation),
-            "alpha": float(self.alpha),
-            "dropout": float(self.dropout),
-            "input_dropout": float(self.input_dropout),
-        }
+        shared = self._shared_terms()
         if not (self.contraction or self.hessian):
             return Objective(**shared)
         shared["contraction"] = float(self.contraction)

@@ -16,7 +16,6 @@ from torch import Tensor
 from skae.corruption import choose_cells, gaussian, replace_cells, salt_and_pepper, swapped
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._estimator import estimator
-from skae.losses import resolve_loss
 from skae.objective import Features, Forward, Objective, is_positive
 
 
@@ -228,10 +227,7 @@ class DenoisingAutoencoder(BaseAutoencoder):
                 "none. Raise either."
             )
         return DenoisingObjective(
-            loss=resolve_loss(self.loss, self.output_activation),
-            alpha=float(self.alpha),
-            dropout=float(self.dropout),
-            input_dropout=float(self.input_dropout),
+            **self._shared_terms(),
             corruption=self.corruption,
             noise_level=float(self.noise_level),
             exact=bool(self.exact_fraction),

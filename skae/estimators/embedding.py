@@ -22,7 +22,6 @@ from skae.estimators._bounded import bounded_activation, check_codes
 from skae.estimators._build import resolved_code_activation
 from skae.estimators._compat import with_callbacks
 from skae.estimators._estimator import estimator
-from skae.losses import resolve_loss
 from skae.networks import Network
 from skae.objective import Forward, Objective, Rows, is_positive
 from skae.pairs import PAIR_LOSSES, Pairs, code_distances, mean_share, pair_gradient
@@ -314,10 +313,7 @@ class EmbeddingAutoencoder(BaseAutoencoder):
             )
         named = bounded_activation(self, *self._asks()) if self.beta > 0 else None
         return EmbeddingObjective(
-            loss=resolve_loss(self.loss, self.output_activation),
-            alpha=float(self.alpha),
-            dropout=float(self.dropout),
-            input_dropout=float(self.input_dropout),
+            **self._shared_terms(),
             embedding=self.embedding,
             margin=float(self.margin),
             gamma=float(self.gamma),

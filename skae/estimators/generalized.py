@@ -34,7 +34,7 @@ from skae.estimators._relations import (
     labels_of,
     points_of,
 )
-from skae.losses import BinaryCrossEntropy, Linked, Loss, SquaredError, resolve_loss
+from skae.losses import BinaryCrossEntropy, Linked, Loss, SquaredError
 from skae.modules import infer
 from skae.neighbors import share_changed
 from skae.networks import Network
@@ -280,19 +280,14 @@ class GeneralizedAutoencoder(BaseAutoencoder):
         return super().partial_fit(X, y, sample_weight)
 
     def _objective(self) -> Objective:
-        loss = resolve_loss(self.loss, self.output_activation)
-        if self.relation != "self" and not _is_of_means(loss):
+        shared = self._shared_terms()
+        if self.relation != "self" and not _is_of_means(shared["loss"]):
             raise ValueError(
                 f"relation={self.relation!r} needs loss='squared_error' or 'binary_cross_entropy', "
                 f"got {self.loss!r}: under those a weighted set is one target, its mean. Use one "
                 "of them, or relation='self'."
             )
-        return Objective(
-            loss=loss,
-            alpha=float(self.alpha),
-            dropout=float(self.dropout),
-            input_dropout=float(self.input_dropout),
-        )
+        return Objective(**shared)
 
     def _rows(self, data: Data, y: Any, weight: Tensor | None, **known: Any) -> Rows:
         rows = super()._rows(data, y, weight)

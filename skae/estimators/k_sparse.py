@@ -18,7 +18,6 @@ from skae._engine.train import FULL_BATCH
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._estimator import estimator
 from skae.latents import keep_largest, keep_largest_of_batch, largest, whole
-from skae.losses import resolve_loss
 from skae.modules import infer
 from skae.objective import Forward, Objective, is_positive
 
@@ -375,10 +374,7 @@ class KSparseAutoencoder(BaseAutoencoder):
         if self.k_start is not None and self.k_start != self.k:
             self._refuse_change(f"k_start={self.k_start}", "leave k_start=None")
         return KSparse(
-            loss=resolve_loss(self.loss, self.output_activation),
-            alpha=float(self.alpha),
-            dropout=float(self.dropout),
-            input_dropout=float(self.input_dropout),
+            **self._shared_terms(),
             k=None if self.k is None else float(self.k),
             k_start=None if self.k_start is None else float(self.k_start),
             falls=self.solver not in FULL_BATCH,

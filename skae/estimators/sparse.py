@@ -17,7 +17,6 @@ from skae.activations import ACTIVATIONS
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._bounded import bounded_activation, check_codes
 from skae.estimators._estimator import estimator
-from skae.losses import resolve_loss
 from skae.networks import Network
 from skae.objective import Forward, Objective, Rows
 from skae.penalties import (
@@ -268,13 +267,7 @@ class SparseAutoencoder(BaseAutoencoder):
     }
 
     def _objective(self) -> Objective:
-        shared: dict[str, Any] = {
-            "loss": resolve_loss(self.loss, self.output_activation),
-            "alpha": float(self.alpha),
-            "dropout": float(self.dropout),
-            "input_dropout": float(self.input_dropout),
-            "beta": float(self.beta),
-        }
+        shared = self._shared_terms() | {"beta": float(self.beta)}
         if self.penalty == "l1":
             return L1Sparsity(**shared)
         shared |= {"rho": float(self.rho), "code_activation": bounded_activation(self, *_ASKS)}

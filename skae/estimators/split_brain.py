@@ -28,7 +28,7 @@ from skae.estimators._groups import (
     resolve_groups,
 )
 from skae.estimators._input import Data
-from skae.losses import Loss, resolve_loss
+from skae.losses import Loss
 from skae.networks import Dense, Network, side_by_side
 from skae.objective import Objective
 
@@ -167,12 +167,7 @@ class SplitBrainAutoencoder(BaseAutoencoder):
     }
 
     def _objective(self) -> Objective:
-        return Objective(
-            loss=resolve_loss(self.loss, self.output_activation),
-            alpha=float(self.alpha),
-            dropout=float(self.dropout),
-            input_dropout=float(self.input_dropout),
-        )
+        return Objective(**self._shared_terms())
 
     def _objective_for(self, data: Data, weight: Tensor | None, kept: Start | None) -> Objective:
         objective = self._objective()
