@@ -139,3 +139,6 @@ ACTIVATIONS: dict[str, Activation] = {
         module=Exp,
     ),
 }
+
+#: The activation of a torch module's class.
+NAME_OF = {activation.module: name for name, activation in ACTIVATIONS.items()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from skae.activations import ACTIVATIONS
+from skae.activations import ACTIVATIONS, NAME_OF
 
 Parameters = Mapping[str, Tensor]
 _NOISY = (nn.modules.dropout._DropoutNd, nn.RReLU)
@@ -69,7 +69,7 @@ def as_index(columns: Sequence[int]) -> slice | Tensor:
     return torch.tensor(columns)
 
 
-ACTIVATION_OF = {activation.module: activation for activation in ACTIVATIONS.values()}
+ACTIVATION_OF = {kind: ACTIVATIONS[name] for kind, name in NAME_OF.items()}
 
 
 def infer(module: nn.Module, x: Tensor, out: Tensor | None = None) -> Tensor:

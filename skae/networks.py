@@ -10,13 +10,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, zip_longest
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from skae.activations import ACTIVATIONS
+from skae.activations import ACTIVATIONS, NAME_OF
 from skae.modules import DenseModule, Linear, ParallelModule, Parameters, Wrapped, as_index
 
 
@@ -53,17 +53,19 @@ class Dense:
     `center`, `gain_in` and `gain_out` put the parameters in the units of the data: the first
     layer sees (x - center) * gain_in, the last one's weights and bias count gain_out. They change
     the optimiser's coordinates, not the set of functions (`exported` multiplies them out). Tied
-    weights serve both ends, so they have no gains.
+    weights serve both ends, so they have no gains. Parameters of the first `frozen` layers are not
+    trained.
     """
 
     name: str
     widths: tuple[int, ...]
-    activation: str
+    activation: str | tuple[str, ...]  # of the layers before the last: of all, or of each
     last_activation: str
     tied_to: Dense | None = None
     center: Tensor | None = field(default=None, compare=False)
     gain_in: float = 1.0
     gain_out: float = 1.0
+    frozen: int = 0
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -72,19 +74,24 @@ class Dense:
     def _layer(self, i: int) -> Layer:
         last = len(self.widths) - 2
         fan_in, fan_out = self.widths[i : i + 2]
+        hidden = self.activation if isinstance(self.activation, str) else (*self.activation, "")[i]
         gain = (self.gain_in if i == 0 else 1.0) * (self.gain_out if i == last else 1.0)
         return Layer(
             weight=self.tied_to.layers[last - i].weight if self.tied_to else self._key(i, "W"),
             bias=self._key(i, "b"),
             shape=(fan_in, fan_out) if self.tied_to else (fan_out, fan_in),
             tied=self.tied_to is not None,
-            activation=self.last_activation if i == last else self.activation,
+            activation=self.last_activation if i == last else hidden,
             gain=gain,
             bias_gain=self.gain_out if i == last else 1.0,
         )
 
     def _key(self, i: int, kind: str) -> str:
         return f"{self.name}.{i}.{kind}"
+
+    def frozen_names(self) -> set[str]:
+        """The parameters that are not trained."""
+        return {name for layer in self.layers[: self.frozen] for name in (layer.weight, layer.bias)}
 
     def in_features(self, default: int) -> int:
         """Width of the input; `default` where the stack takes any."""
@@ -266,6 +273,19 @@ class Parallel:
         return {k: v for part, own in both for k, v in part.read(own).items()}
 
 
+def dense_of(name: str, module: DenseModule) -> Dense:
+    """The stack that made a dense module, in the units of X."""
+    parts = list(module)
+    linears = [part for part in parts if isinstance(part, nn.Linear)]
+    names = []
+    for part, after in zip_longest(parts, parts[1:]):
+        if isinstance(part, nn.Linear):
+            is_linear = after is None or isinstance(after, nn.Linear)
+            names.append("identity" if is_linear else NAME_OF[type(after)])
+    widths = (linears[0].in_features, *(linear.out_features for linear in linears))
+    return Dense(name, widths, tuple(names[:-1]), names[-1])
+
+
 Stack = Dense | Parallel | Wrapped
 
 
@@ -328,6 +348,10 @@ class Network:
 
     def bias_shapes(self) -> dict[str, tuple[int, ...]]:
         return {k: v for stack in self.stacks for k, v in stack.bias_shapes().items()}
+
+    def frozen_names(self) -> set[str]:
+        """The parameters of built-in layers that are not trained."""
+        return set().union(*(s.frozen_names() for s in self.stacks if isinstance(s, Dense)))
 
     def weight_gains(self) -> dict[str, float]:
         """What each stored weight is multiplied with before it is used, where that is not 1."""

@@ -8,6 +8,7 @@ from toys import DOUBLE, D, K, assert_close, network, normal, starting
 from skae._engine.rng import Streams
 from skae.activations import ACTIVATIONS
 from skae.modules import Wrapped, infer, wrap
+from skae.networks import Dense, Network, dense_of
 
 NAMES = list(ACTIVATIONS)
 CENTER = normal(D, seed=11)
@@ -151,3 +152,19 @@ def test_drop_masks_the_layers_before_all_but_the_first():
 def test_center_is_part_of_the_function_and_not_of_the_comparison():
     assert network(center=CENTER).encoder == network().encoder
     assert isinstance(wrap("encoder", nn.Identity(), DOUBLE, "cpu"), Wrapped)
+
+
+@pytest.mark.parametrize("last", ["identity", "tanh"])
+def test_stack_of_a_dense_module_is_the_one_that_made_it(last):
+    made = Dense("encoder", (D, 6, 4, 3, 2), ("identity", "relu", "logistic"), last)
+    p = starting(Network(made, Dense("decoder", (2, D), "tanh", "identity")))
+    module = made.module(p)
+    read = dense_of("encoder", module)
+    assert read == made
+    x = normal(9, D)
+    assert_close(read.forward(read.read(module), x), module(x).detach())
+
+
+def test_layers_may_have_activations_of_their_own():
+    stack = Dense("encoder", (D, 6, 4, 3), ("relu", "logistic"), "tanh")
+    assert [layer.activation for layer in stack.layers] == ["relu", "logistic", "tanh"]

@@ -84,9 +84,12 @@ class Autograd:
         dtype = buffer.flat.dtype
         purposes = ("corruption", "dropout", "latent", "input_dropout", "penalty")
         self.draws = {purpose: streams.draws(purpose, dtype) for purpose in purposes}
+        frozen = network.frozen_names()
         self.leaves = {
-            name: view.detach().requires_grad_() for name, view in buffer.parameters.items()
+            name: view.detach().requires_grad_(name not in frozen)
+            for name, view in buffer.parameters.items()
         }
+        self.trained = {name: leaf for name, leaf in self.leaves.items() if leaf.requires_grad}
         gains = network.weight_gains()
         self.gains = {name: gains.get(name, 1.0) for name in network.weight_shapes()}
         self.value = torch.zeros(buffer.lead, dtype=dtype, device=buffer.flat.device)
@@ -105,14 +108,16 @@ class Autograd:
             out = self._forward(x, rows, progress, state)
             value, batch = weighted_sum(self.objective, out, self._net())
             gradients = torch.autograd.grad(
-                (value + batch).sum() / n, list(self.leaves.values()), allow_unused=True
+                (value + batch).sum() / n, list(self.trained.values()), allow_unused=True
             )
-        for view, gradient in zip(self.buffer.gradients.values(), gradients, strict=True):
+        for name, gradient in zip(self.trained, gradients, strict=True):
+            view = self.buffer.gradients[name]
             view.zero_() if gradient is None else view.copy_(gradient)
         value = (value + batch).detach()
         if is_positive(self.objective.alpha):
             rows_here = x.shape[-2]
-            decay = add_decay(self.buffer, self.gains, self.objective.alpha, rows_here / n)
+            decayed = {name: g for name, g in self.gains.items() if name in self.trained}
+            decay = add_decay(self.buffer, decayed, self.objective.alpha, rows_here / n)
             value = value + decay * rows_here
         self.value.add_(value)
         detached = {name: getattr(out, name).detach() for name in ("h", "z", "raw")}

@@ -106,6 +106,7 @@ class DenseOps:
                  keeps_a=keeps_input and i == last, within=within if i == last else None)
             for i, layer in enumerate(stack.layers)
         ]  # fmt: skip
+        self.frozen = stack.frozen
         self.draw_mask, self.is_decoder = draw_mask, is_decoder
         self.adds, self.receives = adds_to_tied, receives
         self.mm = torch.bmm if buffer.lead else torch.mm
@@ -140,11 +141,13 @@ class DenseOps:
         of the code is sparse, and it is there instead of in `below` and in the encoder's delta.
         """
         ops: list[Op] = []
-        for i in range(len(self.slots) - 1, -1, -1):
+        for i in range(len(self.slots) - 1, self.frozen - 1, -1):
             slot = self.slots[i]
             delta, delta_t = slot.delta, slot.delta.mT
             seen = self.slots[i - 1].y if i else x
             down = self.slots[i - 1].delta if i else below
+            if i == self.frozen > 0:
+                down = None
             beside = sides is not None and self._is_beside_code(slot)
             if beside and not self.is_decoder:
                 ops.append(partial(sides.back_encoder, slot, seen, down, self.adds))  # type: ignore[union-attr]

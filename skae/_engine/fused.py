@@ -78,6 +78,8 @@ class Fused:
         self.penalty_draws = streams.draws("penalty", dtype)
         gains = network.weight_gains()
         self.gains = {name: gains.get(name, 1.0) for name in network.weight_shapes()}
+        self.frozen = network.frozen_names()
+        self.decayed = {name: g for name, g in self.gains.items() if name not in self.frozen}
         self.own = [name for name in buffer.shapes if name.startswith("objective.")]
         self.drops = is_positive(objective.dropout)
         self.drops_input = is_positive(objective.input_dropout)
@@ -334,10 +336,12 @@ class Fused:
         for name in self.own:
             self.buffer.gradients[name].zero_()
         for name, d in d_net.items():
+            if name in self.frozen:
+                continue
             self.buffer.gradients[name].add_(d, alpha=self.gains.get(name, 1.0))
 
     def _decay(self, rows: int, n: int) -> None:
-        value = add_decay(self.buffer, self.gains, self.objective.alpha, rows / n)
+        value = add_decay(self.buffer, self.decayed, self.objective.alpha, rows / n)
         self.rest.add_(value, alpha=rows)
 
     def _total(self, raw: Tensor, x: Tensor) -> Tensor:

@@ -5,26 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import secrets
 from collections.abc import Mapping
-from numbers import Integral, Real
 from typing import Any
 
-import torch
 from sklearn.base import BaseEstimator, _clone_parametrized, _fit_context
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from torch import Tensor, nn
+from torch import Tensor
 
 from skae._engine.batches import Source
 from skae._engine.monitor import Monitor
 from skae._engine.rng import Streams
 from skae._engine.start import Moments, moments, starting_values
-from skae._engine.train import FULL_BATCH, SCHEDULES, Result, Training, train
-from skae._warnings import warn_caller
-from skae.activations import ACTIVATIONS
+from skae._engine.train import FULL_BATCH, Result, train
 from skae.estimators._build import (
     SETTINGS,
     Start,
@@ -32,6 +24,7 @@ from skae.estimators._build import (
     check_range,
     copied_weights,
     fitted_attributes,
+    given_weights,
 )
 from skae.estimators._compat import CallbackSupportMixin, with_callbacks
 from skae.estimators._estimator import estimator
@@ -44,8 +37,10 @@ from skae.estimators._input import (
     read_weight,
     without_missing,
 )
+from skae.estimators._parameters import NetworkParameters
 from skae.estimators._progress import Progress
-from skae.losses import INVERSE_LINKS, LOSSES, Loss, Poisson, resolve_loss
+from skae.estimators._training import TrainingParameters
+from skae.losses import Loss, Poisson, resolve_loss
 from skae.networks import Network
 from skae.objective import NO_ROWS, Features, Objective, Rows, overrides
 
@@ -73,6 +68,8 @@ def _steps_by_batch(self) -> bool:
 @estimator
 class BaseAutoencoder(
     FittedAutoencoder,
+    TrainingParameters,
+    NetworkParameters,
     CallbackSupportMixin,
     BaseEstimator,
 ):
@@ -80,122 +77,9 @@ class BaseAutoencoder(
 
     Parameters
     ----------
-    n_components : int, default=None
-        Number of code units. None takes the square root of the number of features, rounded up.
-
-    hidden_layer_sizes : tuple of int, default=(100,)
-        Widths of the encoder's hidden layers; the decoder mirrors them. ``()`` is the
-        single-layer autoencoder ``x^ = W2 f(W1 x + b1) + b2``.
-
-    activation : {"identity", "logistic", "tanh", "relu", "softplus", "elu", "silu", "gelu"}, \
-default="relu"
-        Activation of the hidden layers.
-
-    code_activation : str, default="auto"
-        Activation of the code, any of the above. "auto" takes `activation` when there is no
-        hidden layer and "identity" otherwise.
-
-    output_activation : {"auto", "identity", "logistic", "tanh", "relu", "softplus"}, \
-default="auto"
-        Activation of the output. "auto" is the loss's own: identity, logistic for
-        "binary_cross_entropy", the exponential for "poisson". `fit` refuses X outside its range.
-
-    loss : {"squared_error", "binary_cross_entropy", "absolute_error", "huber", "poisson"} \
-or Loss, default="squared_error"
-        Reconstruction loss, the mean over features. A `Loss` instance carries its own numbers,
-        as ``skae.losses.Huber(delta=2.0)``.
-
-    tied_weights : bool, default=False
-        Use the encoder's weights, transposed, in the decoder.
-
-    alpha : float, default=0.0
-        Weight decay: ``alpha / 2 |W|^2`` is added to the mean loss per sample, biases excluded.
-        The lecture's lambda is ``n d alpha / 2`` beside a loss summed over n rows and d features,
-        as in ``lambda (|W1|^2 + |W2|^2)``. scikit-learn's MLP, whose gradient sums over outputs,
-        has the same minimum at its ``alpha = batch_size d alpha / 2``.
-
-    dropout : float, default=0.0
-        Probability in [0, 1) of dropping a hidden or code unit in training, for every row on its
-        own; kept units count 1 / (1 - dropout). (The lecture's p is the probability of keeping.)
-        With an encoder or decoder of one's own it covers what is built in, and the code.
-
-    input_dropout : float, default=0.0
-        The same for the inputs. A dropped input counts as its feature's training mean (as 0
-        under sgd or with an encoder of one's own), and kept ones are scaled about it.
-
-    encoder : torch.nn.Module, default=None
-        An encoder of one's own, from (n, n_features) to (n, width of the code). It is copied,
-        and trained in the dtype of X. `hidden_layer_sizes` and the activations then shape only
-        the decoder.
-
-    decoder : torch.nn.Module, default=None
-        A decoder of one's own, from the code to (n, n_features), before `output_activation`.
-
-    initialize_from : fitted autoencoder, default=None
-        Start from the weights of an estimator of the same shape. `clone` keeps it fitted.
-
-    solver : {"adam", "sgd", "lbfgs", "cg"}, default="adam"
-        "adam" and "sgd" (with momentum) step once a batch. "lbfgs" and "cg" use all rows at every
-        step and need an objective without noise. Adam, lbfgs and cg work in the units of the
-        data, so that X and c + s X train alike; sgd is the textbook's, on the raw weights.
-
-    learning_rate : {"constant", "linear", "cosine"}, default="constant"
-        Schedule of the step size; the last two fall to zero over `learning_rate_horizon`.
-
-    learning_rate_init : float, default=0.001
-        Step size of adam and sgd at the start.
-
-    learning_rate_horizon : int, default=None
-        Epochs, counted from the first, over which a schedule runs. None is `max_iter` of this
-        call; give it to continue a schedule with `warm_start`. Calls of `partial_fit` are the
-        epochs of one schedule, for which None is `max_iter` of them.
-
-    momentum : float, default=0.9
-        Momentum of sgd, in [0, 1).
-
-    nesterovs_momentum : bool, default=True
-        Whether sgd looks ahead.
-
-    batch_size : int, default="auto"
-        Rows per step; "auto" is ``min(200, n_samples)``. The last batch of an epoch may be
-        shorter; no row is left out.
-
-    shuffle : bool, default=True
-        Whether every epoch takes the rows in a new order.
-
-    max_iter : int, default=200
-        Largest number of epochs, or of iterations for lbfgs and cg.
-
-    tol : float, default=1e-4
-        Training stops when the loss has not fallen by this fraction of the best one for
-        `n_iter_no_change` epochs in a row. None trains for exactly `max_iter` epochs.
-
-    n_iter_no_change : int, default=10
-        See `tol`.
-
-    early_stopping : bool, default=False
-        Watch the loss of rows held out from training instead, and keep the best weights.
-
-    validation_fraction : float, default=0.1
-        Share of the rows held out when `early_stopping`.
-
     warm_start : bool, default=False
         Continue where the last `fit` ended, optimiser and generators included: two fits of k
         epochs are one fit of 2k, bit for bit.
-
-    random_state : int, RandomState instance, default=None
-        Seeds initial weights, shuffling, the held-out rows and all noise, in streams of their
-        own. None takes fresh entropy; the global generators are never touched.
-
-    device : str or torch.device, default=None
-        Where to train; None is where X is.
-
-    precision : {"float32", "float64", "bfloat16"}, default=None
-        Arithmetic. None is X's dtype (small integers: float32). "bfloat16" multiplies matrices
-        in bfloat16 during training and keeps everything in float32. Results have X's dtype.
-
-    verbose : bool, default=False
-        Print a line an epoch.
 
     Attributes
     ----------
@@ -238,70 +122,12 @@ or Loss, default="squared_error"
         Names of the features, where X has them.
     """
 
-    n_components: int | None = None
-    hidden_layer_sizes: tuple[int, ...] = (100,)
-    activation: str = "relu"
-    code_activation: str = "auto"
-    output_activation: str = "auto"
-    loss: str | Loss = "squared_error"
-    tied_weights: bool = False
-    alpha: float = 0.0
-    dropout: float = 0.0
-    input_dropout: float = 0.0
-    encoder: nn.Module | None = None
-    decoder: nn.Module | None = None
-    initialize_from: Any = None
-    solver: str = "adam"
-    learning_rate: str = "constant"
-    learning_rate_init: float = 1e-3
-    learning_rate_horizon: int | None = None
-    momentum: float = 0.9
-    nesterovs_momentum: bool = True
-    batch_size: int | str = "auto"
-    shuffle: bool = True
-    max_iter: int = 200
-    tol: float | None = 1e-4
-    n_iter_no_change: int = 10
-    early_stopping: bool = False
-    validation_fraction: float = 0.1
     warm_start: bool = False
-    random_state: Any = None
-    device: Any = None
-    precision: str | None = None
-    verbose: bool = False
 
     _parameter_constraints = {
-        "n_components": [Interval(Integral, 1, None, closed="left"), None],
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions(set(ACTIVATIONS) - {"exp"})],
-        "code_activation": [StrOptions((set(ACTIVATIONS) - {"exp"}) | {"auto"})],
-        "output_activation": [StrOptions((set(INVERSE_LINKS) - {"exp"}) | {"auto"})],
-        "loss": [StrOptions(set(LOSSES)), Loss],
-        "tied_weights": ["boolean"],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "input_dropout": [Interval(Real, 0, 1, closed="left")],
-        "encoder": [nn.Module, None],
-        "decoder": [nn.Module, None],
-        "initialize_from": [HasMethods(["transform", "inverse_transform"]), None],
-        "solver": [StrOptions({"adam", "sgd", "lbfgs", "cg"})],
-        "learning_rate": [StrOptions(set(SCHEDULES))],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "learning_rate_horizon": [Interval(Integral, 1, None, closed="left"), None],
-        "momentum": [Interval(Real, 0, 1, closed="left")],
-        "nesterovs_momentum": ["boolean"],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "shuffle": ["boolean"],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left"), None],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        **NetworkParameters._parameter_constraints,
+        **TrainingParameters._parameter_constraints,
         "warm_start": ["boolean"],
-        "random_state": ["random_state"],
-        "device": [str, torch.device, None],
-        "precision": [StrOptions({"float32", "float64", "bfloat16"}), None],
-        "verbose": ["verbose"],
     }
 
     def _shared_terms(self) -> dict[str, Any]:
@@ -456,12 +282,13 @@ or Loss, default="squared_error"
             lambda epoch: fitted(epoch.parameters(), epoch.monitor, epoch.state),
             tells_callbacks=not partial,
         )  # fmt: skip
+        unit = objective.loss.unit(start.scale)
         result = self._train(
             start.network,
             objective,
             source,
             rows,
-            training=self._training_numbers(source.n, start, objective.loss, epochs, partial),
+            training=self._training_numbers(source.n, unit, epochs, partial),
             streams=streams,
             initial=start.initial,
             validation=validation,
@@ -478,9 +305,6 @@ or Loss, default="squared_error"
         progress.finish()
         return self
 
-    def _arithmetic(self) -> dict[str, Any]:
-        return {"precision": self.precision, "device": self.device}
-
     def _start(
         self, data: Data, objective: Objective, m: Moments, features: Features, keep: bool
     ) -> Start:
@@ -489,79 +313,11 @@ or Loss, default="squared_error"
         seed = self._seed()
         draws = Streams([seed], data.source.device).draws("init", data.source.dtype)
         initial = starting_values(network, objective, m, k, draws)
+        initial |= given_weights(network, self, data.source)
         given = self if keep and hasattr(self, "encoder_") else self.initialize_from
         if given is not None:
             initial |= copied_weights(network, given)
         return Start(network, k, m.scale, initial, seed, self._settings(), features)
-
-    def _seed(self) -> int:
-        if self.random_state is None:
-            return secrets.randbits(31)
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-    def _hold_out(
-        self, source: Source, rows: Rows, streams: Streams
-    ) -> tuple[Source, Rows, tuple[Source, Rows] | None]:
-        """Training rows, and validation rows if the estimator stops early by them."""
-        if not self.early_stopping:
-            return source, rows, None
-        held = max(1, round(self.validation_fraction * source.n))
-        if held >= source.n:
-            raise ValueError(
-                f"early_stopping=True with validation_fraction={self.validation_fraction} leaves "
-                f"no training rows of n_samples={source.n}. Lower it, or set early_stopping=False."
-            )
-        order = streams.draws("split", source.dtype).permutation(source.n)
-        kept, held_out = order[held:].sort().values, order[:held].sort().values
-        validation = source.subset(held_out), rows.take(held_out)
-        for part, what in ((kept, "train on"), (held_out, "validate by")):
-            weight = rows.take(part).weight
-            if weight is not None and not weight.sum() > 0:
-                raise ValueError(
-                    f"The sample weights leave no rows to {what}: all that early_stopping=True "
-                    "assigned to it have weight zero. Set early_stopping=False."
-                )
-        return source.subset(kept), rows.take(kept).normalised(), validation
-
-    def _training_numbers(
-        self, n: int, start: Start, loss: Loss, epochs: int, partial: bool
-    ) -> Training:
-        size = min(200, n) if self.batch_size == "auto" else int(self.batch_size)
-        return Training(
-            solver=self.solver,
-            learning_rate_init=float(self.learning_rate_init),
-            learning_rate=self.learning_rate,
-            horizon=self.learning_rate_horizon or (self.max_iter if partial else None),
-            momentum=self.momentum,
-            nesterov=self.nesterovs_momentum,
-            batch_size=size,
-            shuffle=self.shuffle,
-            max_iter=epochs,
-            tol=None if partial else self.tol,
-            n_iter_no_change=self.n_iter_no_change,
-            precision=self.precision,
-            unit=loss.unit(start.scale),
-        )
-
-    def _check_end(self, result: Result, epochs: int, partial: bool) -> None:
-        reason, epoch = result.monitor.reasons[0], len(result.monitor.loss_curves[0])
-        if reason == "diverged":
-            raise ValueError(
-                f"Training diverged at epoch {epoch}: the loss is "
-                f"{result.monitor.loss_curves[0][-1]}. Lower learning_rate_init (now "
-                f"{self.learning_rate_init}), or scale X."
-            )
-        if reason == "interrupted":
-            warn_caller(
-                f"Training was interrupted after {epoch} epochs. The model fitted so far is kept.",
-                ConvergenceWarning,
-            )
-        if reason == "max_iter" and self.tol is not None and not partial:
-            warn_caller(
-                f"Training stopped at max_iter={epochs} before the loss settled within tol="
-                f"{self.tol}. Raise max_iter, or set tol=None to train for exactly max_iter.",
-                ConvergenceWarning,
-            )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -18,8 +18,8 @@ from skae._engine.plan import Plan, make_plan
 from skae._engine.start import Moments, place
 from skae.estimators._input import feature_label
 from skae.losses import Linked, Loss, Poisson
-from skae.modules import wrap
-from skae.networks import Dense, Network, Parallel, Stack
+from skae.modules import DenseModule, Wrapped, wrap
+from skae.networks import Dense, Network, Parallel, Stack, dense_of
 from skae.objective import Features, Objective
 
 _ROUNDING = 1e-6  # how far beyond a loss's domain X may lie
@@ -112,6 +112,7 @@ def build_network(
                 f"n_components={estimator.n_components}, but encoder gives codes of width {k}. "
                 "Leave n_components=None, or change the encoder."
             )
+        encoder = _unwrapped(encoder)
     decoder: Stack
     if estimator.decoder is None:
         widths = (k, *hidden[::-1], objective.output_width(d))
@@ -125,12 +126,32 @@ def build_network(
                 f"decoder gives {width} columns, but X has {objective.output_width(d)} features. "
                 "Its last layer must be as wide as X."
             )
+        decoder = _unwrapped(decoder)
     network = Network(encoder, decoder)
     if not (network.weight_shapes() or network.bias_shapes()):
         raise ValueError("encoder and decoder have no parameters to train.")
     if estimator.solver != "sgd":
         network = place(network, objective.loss, m, source.dtype, source.device)
     return network, k
+
+
+def _unwrapped(stack: Wrapped) -> Stack:
+    """The stack of a module of dense layers, as fitted estimators hold it: it counts as built in.
+
+    Unless some of its parameters are not to be trained.
+    """
+    module = stack.working
+    is_dense = isinstance(module, DenseModule) and all(p.requires_grad for p in module.parameters())
+    return dense_of(stack.name, module) if is_dense else stack  # type: ignore[arg-type]
+
+
+def given_weights(network: Network, estimator: Any, source: Source) -> dict[str, Tensor]:
+    """Starting values of the dense stacks that were given as modules."""
+    values: dict[str, Tensor] = {}
+    for stack, module in zip(network.stacks, (estimator.encoder, estimator.decoder), strict=True):
+        if isinstance(stack, Dense) and module is not None:
+            values |= stack.imported(stack.read(module))
+    return {k: v.to(dtype=source.dtype, device=source.device) for k, v in values.items()}
 
 
 def resolved_code_activation(estimator: Any) -> str:

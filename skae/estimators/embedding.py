@@ -369,8 +369,8 @@ class EmbeddingAutoencoder(BaseAutoencoder):
     def _batch_rows(self, n: int) -> int:
         return min(200, n) if self.batch_size == "auto" else int(self.batch_size)
 
-    def _training_numbers(self, n, start, loss, epochs, partial) -> Training:
-        training = super()._training_numbers(n, start, loss, epochs, partial)
+    def _training_numbers(self, n, unit, epochs, partial=False) -> Training:
+        training = super()._training_numbers(n, unit, epochs, partial)
         return dataclasses.replace(training, gradient_tol=training.tol)
 
 

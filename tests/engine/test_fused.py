@@ -1,5 +1,6 @@
 """The fused engine against autograd, and both against the definition."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -30,6 +31,7 @@ from skae._engine.buffer import Buffer
 from skae._engine.rng import Streams
 from skae.activations import ACTIVATIONS
 from skae.losses import LOSSES, Huber, SquaredError
+from skae.networks import Network
 from skae.objective import Objective, Rows, stack
 
 CENTER = normal(D, seed=11)
@@ -449,3 +451,32 @@ def test_training_a_stack_warns_of_nothing(engine, recwarn):
     step(engine, network(), objective(), normal(N, D), lead=(3,))
     torch.set_warn_always(before)
     assert [str(warning.message) for warning in recwarn] == []
+
+
+# ---- frozen layers
+
+
+@pytest.mark.parametrize("frozen", [1, 2, 3])
+@pytest.mark.parametrize("engine", [Fused, Autograd])
+@pytest.mark.parametrize("options", [{}, {"alpha": 0.1}, {"dropout": 0.3}], ids=str)
+def test_frozen_layers_have_no_gradient_and_the_others_keep_theirs(engine, frozen, options):
+    net = network((6, 4))
+    lower = dataclasses.replace(net.encoder, frozen=frozen)
+    held = Network(lower, net.decoder)
+    names = lower.frozen_names()
+    assert len(names) == 2 * frozen
+    o = objective(**options)
+    whole, part = (step(engine, each, o, normal(N, D)) for each in (net, held))
+    for name, gradient in part.gradients.items():
+        if name in names:
+            assert not gradient.any()
+        else:
+            assert_close(gradient, whole.gradients[name])
+
+
+@pytest.mark.parametrize("engine", [Fused, Autograd])
+def test_penalty_on_weights_leaves_frozen_ones_alone(engine):
+    net = network()
+    held = Network(dataclasses.replace(net.encoder, frozen=1), net.decoder)
+    got = step(engine, held, OBJECTIVES["SmoothWeights"], normal(N, D))
+    assert not any(got.gradients[name].any() for name in held.frozen_names())

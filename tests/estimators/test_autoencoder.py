@@ -1,5 +1,6 @@
 """What a fitted autoencoder computes, and what it makes of its parameters."""
 
+import copy
 import inspect
 import warnings
 
@@ -959,3 +960,28 @@ def test_parameters_are_keyword_only():
     assert {p.kind for p in parameters} == {inspect.Parameter.KEYWORD_ONLY}
     with pytest.raises(TypeError):
         Autoencoder(3)
+
+
+def test_modules_of_a_fitted_estimator_count_as_built_in(X):
+    first = quick(hidden_layer_sizes=(4,)).fit(X)
+    parts = {"encoder": first.encoder_, "decoder": first.decoder_}
+    again = quick(n_components=None, learning_rate_init=1e-12, max_iter=1, **parts).fit(X)
+    assert again.engine_.path == "fused"
+    np.testing.assert_allclose(again.transform(X), first.transform(X), rtol=1e-6, atol=1e-9)
+    assert again.encoder_ is not first.encoder_
+    ours = quick(hidden_layer_sizes=(4,), initialize_from=first, max_iter=3).fit(X)
+    theirs = quick(n_components=None, max_iter=3, **parts).fit(X)
+    np.testing.assert_array_equal(ours.transform(X), theirs.transform(X))
+
+
+def test_frozen_module_of_a_fitted_estimator_stays_as_it_is(X):
+    first = quick(hidden_layer_sizes=(4,)).fit(X)
+    encoder = copy.deepcopy(first.encoder_).requires_grad_(False)
+    again = quick(n_components=None, encoder=encoder, max_iter=3).fit(X)
+    np.testing.assert_array_equal(again.transform(X), first.transform(X))
+
+
+def test_module_of_another_width_is_refused(X):
+    first = quick(hidden_layer_sizes=(4,)).fit(X[:, :3])
+    with pytest.raises(ValueError, match="must take rows of width 5"):
+        quick(n_components=None, encoder=first.encoder_).fit(X)
