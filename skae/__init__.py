@@ -4,6 +4,7 @@ from skae.estimators.autoencoder import Autoencoder
 from skae.estimators.contractive import ContractiveAutoencoder
 from skae.estimators.denoising import DenoisingAutoencoder
 from skae.estimators.embedding import EmbeddingAutoencoder
+from skae.estimators.fine_tuning import FineTunedClassifier, FineTunedRegressor, fine_tune
 from skae.estimators.generalized import GeneralizedAutoencoder
 from skae.estimators.k_sparse import KSparseAutoencoder
 from skae.estimators.outlier import ReconstructionOutlierDetector
@@ -15,10 +16,13 @@ __all__ = [
     "ContractiveAutoencoder",
     "DenoisingAutoencoder",
     "EmbeddingAutoencoder",
+    "FineTunedClassifier",
+    "FineTunedRegressor",
     "GeneralizedAutoencoder",
     "KSparseAutoencoder",
     "ReconstructionOutlierDetector",
     "SparseAutoencoder",
     "SplitBrainAutoencoder",
+    "fine_tune",
 ]
 __version__ = "0.1.0"

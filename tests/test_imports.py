@@ -23,7 +23,10 @@ NUMERIC = {
     "skae._engine.solvers": {"numpy", "scipy", "threadpoolctl"},
 }
 # A variant that another holds, not inherits from.
-HELD = {("skae.estimators.outlier", "skae.estimators.autoencoder")}
+HELD = {
+    ("skae.estimators.fine_tuning", "skae.estimators.autoencoder"),
+    ("skae.estimators.outlier", "skae.estimators.autoencoder"),
+}
 
 
 def imported(module):

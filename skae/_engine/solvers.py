@@ -6,7 +6,7 @@ batch; L-BFGS and conjugate gradient are SciPy's, over the full batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,16 @@ class SGD:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         self.u.copy_(state["u"])
+
+
+def limit_norms(weights: Sequence[tuple[Tensor, float]], most: float) -> None:
+    """Scale rows of W, of shape (..., out, in), down to this norm; W is the tensor times its gain.
+
+    A row holds the weights into a unit: the max-norm constraint of Srivastava et al. (2014).
+    """
+    for stored, gain in weights:
+        norm = torch.linalg.vector_norm(stored, dim=-1, keepdim=True).mul_(gain)
+        stored.mul_(most / norm.clamp_(min=most))
 
 
 def minimise_full_batch(

@@ -135,3 +135,18 @@ def _outputs(decoder: Dense | Parallel) -> list[tuple[Dense, slice]]:
     if isinstance(decoder, Dense):
         return [(decoder, slice(None))]
     return list(zip(decoder.parts, decoder.blocks, strict=True))
+
+
+def fresh_values(stack: Dense, draws) -> dict[str, Tensor]:
+    """Weights and biases of a stack that is to predict labels, as scikit-learn's MLP draws them.
+
+    U(-r, r) with r^2 = 6 / (fan_in + fan_out), or 2 where the activation is logistic (Glorot and
+    Bengio, 2010).
+    """
+    values = {}
+    for layer in stack.layers:
+        factor = 2.0 if layer.activation == "logistic" else 6.0
+        r = math.sqrt(factor / sum(layer.shape))
+        for name, shape in ((layer.weight, layer.shape), (layer.bias, layer.shape[:1])):
+            values[name] = draws.uniform(shape).mul_(2 * r).sub_(r)
+    return values

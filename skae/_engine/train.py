@@ -19,7 +19,7 @@ from skae._engine.buffer import Buffer
 from skae._engine.monitor import Monitor
 from skae._engine.plan import Plan, computing, make_plan
 from skae._engine.rng import Streams
-from skae._engine.solvers import SGD, Adam, minimise_full_batch
+from skae._engine.solvers import SGD, Adam, limit_norms, minimise_full_batch
 from skae.modules import Parameters, Wrapped
 from skae.networks import Network
 from skae.objective import NO_ROWS, Objective, Rows, observed_weight
@@ -44,6 +44,7 @@ class Training:
     tol: float | None = 1e-4  # None: exactly max_iter epochs
     n_iter_no_change: int = 10
     gradient_tol: float | None = None  # of the full batch's gradient, in units of `unit`
+    max_norm: float | None = None  # of the weights into a hidden unit, in the units of X
     precision: str | None = None
     unit: float = 1.0  # what the loss is measured in: the data's scale, squared for squares
 
@@ -185,6 +186,16 @@ def train(
         refuse_noise(objective, network, training.solver)
         if models is not None:
             raise ValueError(f"solver={training.solver!r} trains one model at a time.")
+        if training.max_norm is not None:
+            raise ValueError(
+                f"solver={training.solver!r} minimises without constraints, but max_norm="
+                f"{training.max_norm} is one. Use solver='adam' or 'sgd', or max_norm=None."
+            )
+    if training.max_norm is not None and not network.is_dense:
+        raise ValueError(
+            "max_norm limits the weights of built-in dense layers, but a module of another kind is "
+            "part of this network. Set max_norm=None."
+        )
     if training.solver not in FULL_BATCH:
         refuse_single_rows(network, source.n, min(training.batch_size, source.n))
     run = Run(
@@ -262,17 +273,31 @@ def _descend(run: Run, solver: Adam | SGD) -> None:
     first, horizon = run.epoch, t.horizon or run.epoch + t.max_iter
     state = run.objective_state
     n = batches.handed
+    limited = [] if t.max_norm is None else _hidden_weights(run)
     flat, grad, is_constant = buffer.flat, buffer.grad, t.learning_rate == "constant"
     for epoch in range(first, first + t.max_iter):
         for i, (x, rows) in enumerate(batches.epoch(shuffle)):
             progress = min(1.0, (epoch + i / batches.count) / horizon)
             state = engine.add_gradient(x, rows, x.shape[-2], progress, state)
             solver.step(flat, grad, rate if is_constant else rate * schedule(progress))
+            if limited:
+                limit_norms(limited, t.max_norm)  # type: ignore[arg-type]
         run.objective_state = state
         loss = [value / n for value in engine.take_value().view(-1).tolist()]
         ended = min(1.0, (epoch + 1) / horizon)
         if run.end_epoch(loss, grad if batches.count == 1 else None, ended):
             return
+
+
+def _hidden_weights(run: Run) -> list[tuple[Tensor, float]]:
+    """The trained weights into hidden units, (..., out, in), each with its gain."""
+    layers = [layer for stack in run.network.stacks for layer in stack.layers]  # type: ignore[union-attr]
+    frozen, parameters = run.network.frozen_names(), run.buffer.parameters
+    return [
+        (parameters[layer.weight].mT if layer.tied else parameters[layer.weight], layer.gain)
+        for layer in layers[:-1]
+        if layer.weight not in frozen
+    ]
 
 
 def _minimise(run: Run) -> None:

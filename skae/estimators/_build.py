@@ -112,7 +112,7 @@ def build_network(
                 f"n_components={estimator.n_components}, but encoder gives codes of width {k}. "
                 "Leave n_components=None, or change the encoder."
             )
-        encoder = _unwrapped(encoder)
+        encoder = unwrapped(encoder)
     decoder: Stack
     if estimator.decoder is None:
         widths = (k, *hidden[::-1], objective.output_width(d))
@@ -126,7 +126,7 @@ def build_network(
                 f"decoder gives {width} columns, but X has {objective.output_width(d)} features. "
                 "Its last layer must be as wide as X."
             )
-        decoder = _unwrapped(decoder)
+        decoder = unwrapped(decoder)
     network = Network(encoder, decoder)
     if not (network.weight_shapes() or network.bias_shapes()):
         raise ValueError("encoder and decoder have no parameters to train.")
@@ -135,7 +135,7 @@ def build_network(
     return network, k
 
 
-def _unwrapped(stack: Wrapped) -> Stack:
+def unwrapped(stack: Wrapped) -> Stack:
     """The stack of a module of dense layers, as fitted estimators hold it: it counts as built in.
 
     Unless some of its parameters are not to be trained.
@@ -150,8 +150,14 @@ def given_weights(network: Network, estimator: Any, source: Source) -> dict[str,
     values: dict[str, Tensor] = {}
     for stack, module in zip(network.stacks, (estimator.encoder, estimator.decoder), strict=True):
         if isinstance(stack, Dense) and module is not None:
-            values |= stack.imported(stack.read(module))
-    return {k: v.to(dtype=source.dtype, device=source.device) for k, v in values.items()}
+            values |= module_values(stack, module, source)
+    return values
+
+
+def module_values(stack: Dense, module: nn.Module, source: Source) -> dict[str, Tensor]:
+    """A stack's parameters from a module like those that it makes, ready for this source."""
+    read = stack.read(module).items()
+    return stack.imported({k: v.to(dtype=source.dtype, device=source.device) for k, v in read})
 
 
 def resolved_code_activation(estimator: Any) -> str:

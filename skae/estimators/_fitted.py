@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,19 +15,17 @@ from torch import Tensor, nn
 
 from skae._engine.batches import complete, missing
 from skae._engine.sparse_code import infer_from_sparse
+from skae.estimators._inference import HoldsModules, in_chunks
 from skae.estimators._input import Data, check_namespace, read_codes, read_data, read_weight
 from skae.modules import DenseModule, ParallelModule, infer
 from skae.objective import Features, observed_weight
-
-_CELLS = 2**21  # of the widest layer, held at once: a few tens of megabytes
-_FEW_ROWS = 64  # that are never worth splitting
 
 
 def _takes_nan(self) -> bool:
     return self._allows_nan
 
 
-class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, HoldsModules):
     """Codes, reconstructions, errors and weights of a fitted autoencoder.
 
     Inference changes no attribute, so a fitted estimator may serve many threads.
@@ -178,32 +175,6 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             error, weight = error.nan_to_num(), weight / weight.mean()
         return -float((error if weight is None else error * weight.double()).mean())
 
-    def to(self, device):
-        """Move the fitted network to a device.
-
-        Parameters
-        ----------
-        device : str or torch.device
-            Where inference should run. Results still come back as X's kind of array.
-
-        Returns
-        -------
-        self : object
-            The same estimator.
-        """
-        check_is_fitted(self)
-        self.encoder_.to(device)
-        self.decoder_.to(device)
-        return self
-
-    def __getstate__(self):
-        state = super().__getstate__()
-        for name in ("encoder_", "decoder_"):
-            first = next(state[name].parameters(), None) if name in state else None
-            if first is not None and first.device.type != "cpu":
-                state = {**state, name: copy.deepcopy(state[name]).cpu()}
-        return state
-
     @property
     def coefs_(self) -> list[np.ndarray]:
         """Weights of all layers, encoder then decoder, each of shape (n_in, n_out)."""
@@ -247,21 +218,7 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         )
 
     def _by_chunks(self, data: Data, function: Callable, width: int | None) -> Tensor:
-        """``function(rows, out)`` of all rows, a bounded number at a time.
-
-        The function may write its result to `out`, or return a tensor of its own.
-        """
-        source = data.source
-        with torch.no_grad():
-            if source.n <= _FEW_ROWS:
-                return function(source.take(slice(0, source.n)), None)
-            shape = (source.n,) if width is None else (source.n, width)
-            out = torch.empty(shape, dtype=source.dtype, device=source.device)
-            for part, x in source.chunks(max(_FEW_ROWS, _CELLS // self._widest)):
-                result = function(x, out[part])
-                if result.data_ptr() != out[part].data_ptr() or result.shape != out[part].shape:
-                    out[part] = result
-        return out
+        return in_chunks(data.source, function, width, self._widest)
 
     @property
     def _widest(self) -> int:
@@ -278,7 +235,11 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return (complete(x, means, gone), (~gone).to(x.dtype)) if gone.any() else (x, None)
 
     def _encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        return self.objective_.encode(infer(self.encoder_, self._completed(x)[0], out))
+        return self._coding().encode(infer(self.encoder_, self._completed(x)[0], out))
+
+    def _coding(self) -> Any:
+        """The objective whose `encode` follows the encoder."""
+        return self.objective_
 
     def _raw(self, z: Tensor, out: Tensor | None = None) -> Tensor:
         raw = infer_from_sparse(self.decoder_, z)

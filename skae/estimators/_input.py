@@ -93,6 +93,12 @@ def read_codes(estimator: Any, Z: Any, precision: str | None, device: Any) -> Da
     return _as_data(Z, precision, device)
 
 
+def read_rows(estimator: Any, X: Any, precision: str | None, device: Any) -> Data:
+    """Validate what a step in front of the estimator has made of X."""
+    X = check_array(X, accept_sparse="csr", dtype=_wanted_dtype(X), estimator=estimator)
+    return _as_data(X, precision, device)
+
+
 def _as_data(X: Any, precision: str | None, device: Any) -> Data:
     xp, is_array_api = get_namespace(X)
     values = X.detach() if isinstance(X, Tensor) else X

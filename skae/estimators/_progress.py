@@ -17,13 +17,18 @@ class Progress:
 
     def __init__(
         self, estimator: Any, X: Any, sample_weight: Any, epochs: int,
-        attributes: Callable[[Epoch], dict[str, Any]], *, tells_callbacks: bool,
+        attributes: Callable[[Epoch], dict[str, Any]], *, tells_callbacks: bool, y: Any = None,
     ):  # fmt: skip
         self.estimator, self.attributes, self.epochs = estimator, attributes, epochs
         # Scorers of reconstructions compare with X, and scikit-learn's monitor scores only
-        # where there is a y.
+        # where there is a y: X where the estimator has none.
         metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
-        self.passed = {"estimator": estimator, "X": X, "y": X, "metadata": metadata}
+        self.passed = {
+            "estimator": estimator,
+            "X": X,
+            "y": X if y is None else y,
+            "metadata": metadata,
+        }
         self.context: Any = None
         self.seen, self.began = 0, time.perf_counter()
         if tells_callbacks and hasattr(estimator, "_init_callback_context"):

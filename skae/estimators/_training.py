@@ -6,13 +6,15 @@ import secrets
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor
 
 from skae._engine.batches import Source
-from skae._engine.rng import Streams
+from skae._engine.rng import Draws, Streams
 from skae._engine.train import SCHEDULES, Result, Training
 from skae._warnings import warn_caller
 from skae.estimators._estimator import estimator
@@ -164,7 +166,7 @@ class TrainingParameters:
                 f"early_stopping=True with validation_fraction={self.validation_fraction} leaves "
                 f"no training rows of n_samples={source.n}. Lower it, or set early_stopping=False."
             )
-        order = streams.draws("split", source.dtype).permutation(source.n)
+        order = self._order(rows, source.n, streams.draws("split", source.dtype))
         kept, held_out = order[held:].sort().values, order[:held].sort().values
         validation = source.subset(held_out), rows.take(held_out)
         for part, what in ((kept, "train on"), (held_out, "validate by")):
@@ -175,6 +177,10 @@ class TrainingParameters:
                     "assigned to it have weight zero. Set early_stopping=False."
                 )
         return source.subset(kept), rows.take(kept).normalised(), validation
+
+    def _order(self, rows: Rows, n: int, draws: Draws) -> Tensor:
+        """The order that held-out rows are the first of."""
+        return draws.permutation(n)
 
     def _training_numbers(
         self, n: int, unit: float, epochs: int, partial: bool = False
@@ -215,3 +221,14 @@ class TrainingParameters:
                 f"{self.tol}. Raise max_iter, or set tol=None to train for exactly max_iter.",
                 ConvergenceWarning,
             )
+
+
+def seed_all(estimator: Any, random_state: np.random.RandomState) -> None:
+    """Seed every `random_state` of an estimator, those of nested ones included."""
+    names = [
+        name
+        for name in sorted(estimator.get_params())
+        # A fitted estimator to start from is the user's, and has drawn already.
+        if name.split("__")[-1] == "random_state" and "initialize_from__" not in name
+    ]
+    estimator.set_params(**{name: int(random_state.randint(2**31 - 1)) for name in names})

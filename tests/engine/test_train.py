@@ -621,3 +621,32 @@ def test_users_modules_take_every_hook(name):
     initial = net.initial(Streams([0]).draws("init", DOUBLE)) | own
     result = fit(o, net=net, initial=initial, max_iter=20)
     assert result.monitor.loss_curves[0][-1] < result.monitor.loss_curves[0][0]
+
+
+# ---- max-norm
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+@pytest.mark.parametrize("gains", [(1.0, 1.0), (0.3, 2.0)], ids=str)
+def test_weights_into_hidden_units_stay_within_max_norm(solver, gains):
+    net, most = network((6, 4), gains=gains), 0.4
+    free = fit(net=net, solver=solver, learning_rate_init=0.05)
+    held = fit(net=net, solver=solver, learning_rate_init=0.05, max_norm=most)
+    layers = [*net.encoder.layers, *net.decoder.layers]
+    for result, beyond in ((free, True), (held, False)):
+        norms = [result.parameters[layer.weight].norm(dim=-1) * layer.gain for layer in layers]
+        assert any((norm > most + 1e-12).any() for norm in norms[:-1]) == beyond
+    assert (norms[-1] > most).any()  # outputs are no hidden units
+
+
+def test_max_norm_that_is_never_reached_changes_nothing():
+    free, held = fit(), fit(max_norm=1e6)
+    assert_close(held.parameters, free.parameters)
+
+
+def test_max_norm_is_refused_where_it_cannot_hold():
+    with pytest.raises(ValueError, match="minimises without constraints"):
+        fit(solver="lbfgs", max_norm=1.0)
+    net = Network(wrap("encoder", nn.Linear(D, K), DOUBLE, "cpu"), network().decoder)
+    with pytest.raises(ValueError, match="built-in dense layers"):
+        fit(net=net, max_norm=1.0)

@@ -1,0 +1,323 @@
+"""Fine-tuning: a pipeline of autoencoders under a linear model, trained on as one network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import _fit_context, clone, is_classifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.utils import check_random_state, get_tags
+from sklearn.utils._param_validation import HasMethods
+from sklearn.utils.validation import has_fit_parameter, validate_data
+
+from skae.estimators._base import all_or_nothing
+from skae.estimators._compat import with_callbacks
+from skae.estimators._estimator import estimator
+from skae.estimators._input import Data, read_rows
+from skae.estimators._outputs import ClassOutputs, Outputs
+from skae.estimators._predictor import Layers
+from skae.estimators._supervised import NetworkClassifier, NetworkRegressor
+from skae.estimators._training import seed_all
+from skae.estimators.autoencoder import Autoencoder
+
+
+class _FineTuned:
+    """What fine-tuned classifiers and regressors share: the network is a pipeline's."""
+
+    estimator: Any
+    estimator_: Any
+    random_state: Any
+    before_: Pipeline | None
+
+    _parameter_constraints = {"estimator": [HasMethods(["fit", "predict"]), None]}
+
+    @all_or_nothing
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, sample_weight=None):
+        """Fit the pipeline, and train it on as one network.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training data.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Labels, as the last step of the pipeline takes them.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows, for every step whose `fit` takes them, and for the network.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If a step cannot be a layer, or training diverges. The estimator is then as it was
+            before the call.
+        """
+        from skae.estimators._pipeline import read_pipeline  # which imports the linear models
+
+        labels, _ = self._read_labels(y)  # type: ignore[attr-defined]
+        given = clone(self._default() if self.estimator is None else self.estimator)
+        if self.random_state is not None:
+            seed_all(given, check_random_state(self.random_state))
+        validate_data(self, X, reset=True, skip_check_array=True)
+        self.estimator_ = _fitted_on(given, X, y, sample_weight)
+        self.before_, encoder, head, outputs = read_pipeline(self.estimator_)
+        _check_labels(labels, outputs)
+        data, layers = self._read_input(X, self.device), Layers(encoder, head)  # type: ignore[attr-defined]
+        seed = self._seed()  # type: ignore[attr-defined]
+        self._tune(X, labels, sample_weight, data, layers, outputs, seed)  # type: ignore[attr-defined]
+        return self
+
+    @staticmethod
+    def _default() -> Pipeline:
+        raise NotImplementedError
+
+    def _read_input(self, X: Any, device: Any, *, reset: bool = False) -> Data:
+        if self.before_ is None:
+            return super()._read_input(X, device, reset=reset)  # type: ignore[misc]
+        validate_data(self, X, reset=False, skip_check_array=True)
+        return read_rows(self, self.before_.transform(X), self.precision, device)  # type: ignore[attr-defined]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()  # type: ignore[misc]
+        given = self._default() if self.estimator is None else self.estimator
+        tags.input_tags = get_tags(given).input_tags
+        return tags
+
+
+def _fitted_on(pipeline: Any, X: Any, y: Any, sample_weight: Any) -> Any:
+    """The pipeline, fitted with weights where its steps take them."""
+    weights = {}
+    if sample_weight is not None and isinstance(pipeline, Pipeline):
+        weights = {
+            f"{name}__sample_weight": sample_weight
+            for name, step in pipeline.steps
+            if step not in (None, "passthrough") and has_fit_parameter(step, "sample_weight")
+        }
+    return pipeline.fit(X, y, **weights)
+
+
+def _check_labels(labels: np.ndarray, outputs: Outputs) -> None:
+    """Raise where y is not of the kind that the pipeline's last step has learned."""
+    if isinstance(outputs, ClassOutputs) and not outputs.is_multilabel:
+        unknown = np.setdiff1d(labels, outputs.classes)
+        if len(unknown):
+            raise ValueError(
+                f"y has the labels {unknown[:5].tolist()}, which the pipeline was not fitted with: "
+                f"it knows {outputs.classes.tolist()[:10]}. Fit it with all classes first."
+            )
+        return
+    width = 1 if labels.ndim == 1 else labels.shape[1]
+    if width != outputs.width:
+        raise ValueError(f"y has {width} columns, but the pipeline predicts {outputs.width}.")
+
+
+@estimator
+class FineTunedClassifier(_FineTuned, NetworkClassifier):
+    r"""Classifier: a pipeline of autoencoders and a linear classifier, fine-tuned as one network.
+
+    The pipeline is fitted as it stands: scalers, autoencoders, and a linear classifier on the
+    codes. Then encoders and classifier become one network, which predicts the same, and
+    back-propagation goes on from there (the lecture's third stage). Over n rows it minimises
+
+    .. math::
+        \frac{1}{n} \sum_{i=1}^{n} l(y_i, f(x_i)) + \frac{\alpha}{2} \lVert W \rVert^2
+
+    with :math:`l` the loss of the linear classifier: cross-entropy, in nats, for
+    `LogisticRegression` (softmax, or one logistic output for two classes) and
+    ``SGDClassifier(loss="log_loss")`` (one class against the rest); hinge or squared hinge for
+    `LinearSVC` and `SGDClassifier`; squared error to -1 and 1 for `RidgeClassifier`. All are summed
+    over outputs. The classifier's own penalty, such as C, plays no part; `alpha` is the network's.
+
+    Steps in front of the first autoencoder stay as they are and are applied first. Between it and
+    the last step there may be autoencoders, linear scalers, `PCA` and `TruncatedSVD`. Corruption
+    and penalties of the autoencoders are no part of the network.
+
+    Parameters
+    ----------
+    estimator : Pipeline, default=None
+        It is cloned and fitted; ``FrozenEstimator(pipeline)`` keeps one that is fitted, as
+        `fine_tune` does. None is ``make_pipeline(Autoencoder(), LogisticRegression())``.
+
+    random_state : int, RandomState instance, default=None
+        Seeds shuffling, the held-out rows and dropout, and every `random_state` of the pipeline,
+        in place of its own.
+
+    Attributes
+    ----------
+    estimator_ : Pipeline
+        The fitted pipeline, before fine-tuning.
+
+    before_ : Pipeline or None
+        Its steps in front of the first autoencoder.
+
+    See Also
+    --------
+    fine_tune : The same for a pipeline that is fitted already.
+
+    References
+    ----------
+    .. [1] Hinton and Salakhutdinov, "Reducing the dimensionality of data with neural networks",
+       Science 313 (2006).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import MinMaxScaler
+    >>> from skae import Autoencoder, FineTunedClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> pipeline = make_pipeline(
+    ...     MinMaxScaler(),
+    ...     Autoencoder(n_components=8, max_iter=5, tol=None, random_state=0),
+    ...     LogisticRegression(),
+    ... )
+    >>> model = FineTunedClassifier(estimator=pipeline, max_iter=20, tol=None, random_state=0)
+    >>> model.fit(X, y).score(X, y) > model.estimator_.score(X, y)
+    True
+    """
+
+    estimator: Any = None
+
+    _parameter_constraints = {
+        **NetworkClassifier._parameter_constraints,
+        **_FineTuned._parameter_constraints,
+    }
+
+    @staticmethod
+    def _default() -> Pipeline:
+        from sklearn.linear_model import LogisticRegression
+
+        return make_pipeline(Autoencoder(), LogisticRegression())
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = False  # of the linear classifiers hardly any takes it
+        return tags
+
+
+@estimator
+class FineTunedRegressor(_FineTuned, NetworkRegressor):
+    r"""Regressor: a pipeline of autoencoders and a linear regressor, fine-tuned as one network.
+
+    As `FineTunedClassifier`, with a squared error, the mean over outputs, in place of its loss:
+
+    .. math::
+        \frac{1}{n} \sum_{i=1}^{n} \frac{1}{m} \lVert y_i - f(x_i) \rVert^2
+        + \frac{\alpha}{2} \lVert W \rVert^2
+
+    over n rows of m outputs. The regressor's own penalty plays no part.
+
+    Parameters
+    ----------
+    estimator : Pipeline, default=None
+        It is cloned and fitted; ``FrozenEstimator(pipeline)`` keeps one that is fitted, as
+        `fine_tune` does. None is ``make_pipeline(Autoencoder(), Ridge())``.
+
+    random_state : int, RandomState instance, default=None
+        Seeds shuffling, the held-out rows and dropout, and every `random_state` of the pipeline,
+        in place of its own.
+
+    Attributes
+    ----------
+    estimator_ : Pipeline
+        The fitted pipeline, before fine-tuning.
+
+    before_ : Pipeline or None
+        Its steps in front of the first autoencoder.
+
+    See Also
+    --------
+    fine_tune : The same for a pipeline that is fitted already.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.linear_model import Ridge
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from skae import Autoencoder, FineTunedRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> pipeline = make_pipeline(
+    ...     StandardScaler(), Autoencoder(max_iter=5, tol=None, random_state=0), Ridge()
+    ... )
+    >>> model = FineTunedRegressor(estimator=pipeline, max_iter=20, tol=None, random_state=0)
+    >>> model.fit(X, y).score(X, y) > model.estimator_.score(X, y)
+    True
+    """
+
+    estimator: Any = None
+
+    _parameter_constraints = {
+        **NetworkRegressor._parameter_constraints,
+        **_FineTuned._parameter_constraints,
+    }
+
+    @staticmethod
+    def _default() -> Pipeline:
+        from sklearn.linear_model import Ridge
+
+        return make_pipeline(Autoencoder(), Ridge())
+
+
+def fine_tune(pipeline, X, y, *, sample_weight=None, **params):
+    """Train a fitted pipeline of autoencoders and a linear model on, as one network.
+
+    Parameters
+    ----------
+    pipeline : fitted Pipeline
+        Steps of any kind, autoencoders, and a linear model: see `FineTunedClassifier`. It stays as
+        it is.
+
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Training data, as the pipeline takes them.
+
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Labels.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows.
+
+    **params : dict
+        Parameters of `FineTunedClassifier` or `FineTunedRegressor`: `solver`, `max_iter`,
+        `learning_rate_init`, `dropout` and so on.
+
+    Returns
+    -------
+    model : FineTunedClassifier or FineTunedRegressor
+        Fitted. It carries the steps in front of the network, and takes X as the pipeline does.
+
+    Raises
+    ------
+    ValueError
+        If a step cannot be a layer, y has labels that the pipeline does not know, or training
+        diverges.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import MinMaxScaler
+    >>> from skae import Autoencoder, fine_tune
+    >>> X, y = load_digits(return_X_y=True)
+    >>> pipeline = make_pipeline(
+    ...     MinMaxScaler(),
+    ...     Autoencoder(n_components=8, max_iter=5, tol=None, random_state=0),
+    ...     LogisticRegression(),
+    ... ).fit(X, y)
+    >>> model = fine_tune(pipeline, X, y, max_iter=20, tol=None, random_state=0)
+    >>> model.score(X, y) > pipeline.score(X, y)
+    True
+    """
+    kind = FineTunedClassifier if is_classifier(pipeline) else FineTunedRegressor
+    return kind(estimator=FrozenEstimator(pipeline), **params).fit(X, y, sample_weight)
