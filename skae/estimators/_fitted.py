@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from skae._engine.batches import complete, missing
 from skae._engine.sparse_code import infer_from_sparse
-from skae.estimators._input import Data, check_namespace, read_codes, read_data, read_weight
+from skae.estimators._input import (
+    Data,
+    check_namespace,
+    checked_device,
+    read_codes,
+    read_data,
+    read_weight,
+)
 from skae.modules import DenseModule, ParallelModule, infer
 from skae.objective import Features, observed_weight
 
@@ -25,7 +32,11 @@ _FEW_ROWS = 64  # that are never worth splitting
 
 
 def _takes_nan(self) -> bool:
-    return self._allows_nan
+    if not self._allows_nan:
+        raise AttributeError(
+            f"{type(self).__name__} takes no missing values. Use DenoisingAutoencoder, which does."
+        )
+    return True
 
 
 class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
@@ -93,7 +104,10 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     @available_if(_takes_nan)
     def impute(self, X):
-        """Replace what is missing in X by its reconstruction.
+        """Replace what is missing in X by its reconstruction; `DenoisingAutoencoder` only.
+
+        Of a fitted pipeline it is ``pipeline[-1].impute(pipeline[:-1].transform(X))``, in the units
+        that the last step sees.
 
         Parameters
         ----------
@@ -192,6 +206,7 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             The same estimator.
         """
         check_is_fitted(self)
+        device = checked_device(device)
         self.encoder_.to(device)
         self.decoder_.to(device)
         return self
