@@ -115,8 +115,8 @@ class Objective:
         Reconstruction loss.
 
     alpha : float, default=0.0
-        Weight decay. The lecture's lambda is ``n d alpha / 2`` beside a loss summed over n rows
-        and d features (row 3 of its table: ``lambda (|W1|^2 + |W2|^2)``).
+        Weight decay. A textbook's lambda is ``n d alpha / 2`` beside a loss summed over n rows
+        and d features, as in ``lambda (|W1|^2 + |W2|^2)``.
 
     dropout, input_dropout : float, default=0.0
         Probability of dropping a hidden or code unit, or an input.

@@ -1,4 +1,4 @@
-"""Losses of pairs of rows, and what is known of pairs: the embedding terms of the lecture.
+"""Losses of pairs of rows, and what is known of pairs: the terms of embeddings.
 
 ``h`` of shape (..., n, k) are codes, ``d_ij = |h_i - h_j|`` their distances of shape (..., n, n),
 and ``phi_ij`` says how near, or how far, rows i and j are. All of phi is symmetric.

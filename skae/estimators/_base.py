@@ -61,8 +61,13 @@ def all_or_nothing(method):
     return wrapped
 
 
-def _steps_by_batch(self) -> bool:
-    return self.solver not in FULL_BATCH
+def steps_by_batch(self) -> bool:
+    if self.solver in FULL_BATCH:
+        raise AttributeError(
+            f"solver={self.solver!r} uses all rows at every step, which a stream does not show. "
+            "Use fit, or solver='adam' or 'sgd'."
+        )
+    return True
 
 
 @estimator
@@ -215,11 +220,11 @@ class BaseAutoencoder(
         """
         return self._fit(X, y, sample_weight, self.max_iter, keep=self.warm_start)
 
-    @available_if(_steps_by_batch)
+    @available_if(steps_by_batch)
     @all_or_nothing
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None, sample_weight=None):
-        """Take one pass over X, continuing from what is fitted already.
+        """Take one pass over X, continuing from what is fitted already; adam and sgd only.
 
         Parameters
         ----------

@@ -22,7 +22,11 @@ from skae.objective import Features, observed_weight
 
 
 def _takes_nan(self) -> bool:
-    return self._allows_nan
+    if not self._allows_nan:
+        raise AttributeError(
+            f"{type(self).__name__} takes no missing values. Use DenoisingAutoencoder, which does."
+        )
+    return True
 
 
 class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, HoldsModules):
@@ -90,7 +94,10 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Holds
 
     @available_if(_takes_nan)
     def impute(self, X):
-        """Replace what is missing in X by its reconstruction.
+        """Replace what is missing in X by its reconstruction; `DenoisingAutoencoder` only.
+
+        Of a fitted pipeline it is ``pipeline[-1].impute(pipeline[:-1].transform(X))``, in the units
+        that the last step sees.
 
         Parameters
         ----------

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skae._engine.batches import Source
+from skae.estimators._input import checked_device
 
 _CELLS = 2**21  # of the widest layer, held at once: a few tens of megabytes
 _FEW_ROWS = 64  # that are never worth splitting
@@ -53,6 +54,7 @@ class HoldsModules:
             The same estimator.
         """
         check_is_fitted(self)
+        device = checked_device(device)
         for name in self._modules:
             getattr(self, name).to(device)
         return self

@@ -99,6 +99,18 @@ def read_rows(estimator: Any, X: Any, precision: str | None, device: Any) -> Dat
     return _as_data(X, precision, device)
 
 
+def checked_device(device: Any) -> Any:
+    """The device, where torch can use it."""
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:  # RuntimeError, AssertionError or ImportError, as the device has it
+        raise ValueError(
+            f"device={str(device)!r} is not one that torch can use here. Leave device=None to stay "
+            "where X is, or name one that there is, such as 'cpu'."
+        ) from error
+    return device
+
+
 def _as_data(X: Any, precision: str | None, device: Any) -> Data:
     xp, is_array_api = get_namespace(X)
     values = X.detach() if isinstance(X, Tensor) else X

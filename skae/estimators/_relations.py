@@ -114,10 +114,10 @@ class Relation:
             )
         if self.name == "margin":
             sizes = np.unique(points.labels, return_counts=True)[1]
-            _warn_clipped("k1", self.k1, int(sizes.min()) - 1, "the smallest class")
-            _warn_clipped("k2", self.k2, u - int(sizes.max()), "the other classes")
+            _warn_clipped("k1", self.k1, int(sizes.min()) - 1, "the smallest class has")
+            _warn_clipped("k2", self.k2, u - int(sizes.max()), "the other classes have")
         elif self.name != "class" and self.n_neighbors is not None:
-            _warn_clipped("n_neighbors", self.n_neighbors, u - 1, "X")
+            _warn_clipped("n_neighbors", self.n_neighbors, u - 1, "X has")
 
     def relate(self, points: Points, codes: np.ndarray | None) -> Related:
         """By the points' codes; without codes, by the points themselves."""
@@ -190,11 +190,11 @@ class Relation:
         return as_pairs(points.w[index] * heat(d2, t), index, len(space))
 
 
-def _warn_clipped(name: str, value: int, largest: int, where: str) -> None:
+def _warn_clipped(name: str, value: int, largest: int, there: str) -> None:
     if value > largest:
         warn_caller(
-            f"{name}={value} is more than the {largest} other distinct rows that {where} has: it "
-            "is clipped to them."
+            f"{name}={value} is more than the {largest} other distinct rows that {there}: it is "
+            "clipped to them."
         )
 
 

@@ -18,6 +18,7 @@ from skae._engine.rng import Draws, Streams
 from skae._engine.train import SCHEDULES, Result, Training
 from skae._warnings import warn_caller
 from skae.estimators._estimator import estimator
+from skae.estimators._input import checked_device
 from skae.objective import Rows
 
 
@@ -29,13 +30,13 @@ class TrainingParameters:
     ----------
     alpha : float, default=0.0
         Weight decay: ``alpha / 2 |W|^2`` is added to the mean loss per sample, biases excluded.
-        The lecture's lambda is ``n d alpha / 2`` beside a loss summed over n rows and d features,
+        A textbook's lambda is ``n d alpha / 2`` beside a loss summed over n rows and d features,
         as in ``lambda (|W1|^2 + |W2|^2)``. scikit-learn's MLP, whose gradient sums over outputs,
         has the same minimum at its ``alpha = batch_size d alpha / 2``.
 
     dropout : float, default=0.0
         Probability in [0, 1) of dropping a hidden or code unit in training, for every row on its
-        own; kept units count 1 / (1 - dropout). (The lecture's p is the probability of keeping.)
+        own; kept units count 1 / (1 - dropout). (Some texts give the probability of keeping.)
         With an encoder or decoder of one's own it covers what is built in, and the code.
 
     input_dropout : float, default=0.0
@@ -147,7 +148,7 @@ class TrainingParameters:
     }
 
     def _arithmetic(self) -> dict[str, Any]:
-        return {"precision": self.precision, "device": self.device}
+        return {"precision": self.precision, "device": checked_device(self.device)}
 
     def _seed(self) -> int:
         if self.random_state is None:

@@ -18,8 +18,8 @@ class Autoencoder(BaseAutoencoder):
         \frac{1}{n} \sum_{i=1}^{n} \frac{1}{d} \sum_{j=1}^{d} l(x_{ij}, \hat x_{ij})
         + \frac{\alpha}{2} \lVert W \rVert^2
 
-    over n samples of d features, :math:`l` the loss and :math:`W` all weights. The lecture's
-    ``R`` is the same sum without the factor 1 / (n d), so its lambda is n d alpha / 2 beside it.
+    over n samples of d features, :math:`l` the loss and :math:`W` all weights. Where a
+    textbook has the same sum without the factor 1 / (n d), its lambda is n d alpha / 2 beside it.
 
     A linear one spans the subspace of the principal components [1]_.
 

@@ -207,7 +207,7 @@ class ContractiveAutoencoder(BaseAutoencoder):
     Codes are robust where the :class:`Autoencoder` trained on corrupted data has robust
     reconstructions, and the gradient is deterministic: ``solver="lbfgs"`` and ``"cg"`` apply.
 
-    *Units.* The loss is a mean over the d features. The paper's [1]_ and the lecture's
+    *Units.* The loss is a mean over the d features. The paper's [1]_
 
     .. math::
         J_{CAE} = \sum_i \left[ L(x_i, \hat x_i) + \lambda_P \lVert J_f(x_i) \rVert_F^2 \right],

@@ -33,7 +33,7 @@ from skae.penalties import (
     row_shares,
 )
 
-#: The lecture's phi for each of its losses, where none is named.
+#: phi for each loss, where none is named.
 _OWN_AFFINITY = {
     "mds": "distance", "laplacian": "heat", "margin": "epsilon", "contrastive": "epsilon",
 }  # fmt: skip
@@ -204,8 +204,8 @@ class EmbeddingAutoencoder(BaseAutoencoder):
 
     Notes
     -----
-    The lecture sums where we average, ``sum_{i<=j} L + gamma' |X - X^|^2 + beta' KL + lambda/2
-    |W|^2``: that is n^2 / 2 times J at ``gamma = 2 d gamma' / n``, ``beta = 2 beta' / n^2`` and
+    With sums where we average, ``sum_{i<=j} L + gamma' |X - X^|^2 + beta' KL + lambda/2 |W|^2``
+    is n^2 / 2 times J at ``gamma = 2 d gamma' / n``, ``beta = 2 beta' / n^2`` and
     ``alpha = 2 lambda / n^2``, a row with itself counting zero.
 
     Integer weights are repeated rows where `r`, `eps` or the matrix is given, and for `r` estimated
@@ -227,7 +227,7 @@ class EmbeddingAutoencoder(BaseAutoencoder):
     References
     ----------
     .. [1] Yu, Zeng, Luo, Zhuang, He and Shi, "Embedding with autoencoder regularization", ECML
-       PKDD (2013). After its abstract; the losses are the lecture's.
+       PKDD (2013). After its abstract; the losses are those above.
 
     .. [2] Hadsell, Chopra and LeCun, "Dimensionality reduction by learning an invariant mapping",
        CVPR (2006), equation 4.

@@ -20,9 +20,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
 from skae._engine.batches import Source
-from skae._engine.train import FULL_BATCH, Result, Training, train
+from skae._engine.train import Result, Training, train
 from skae._warnings import warn_caller
-from skae.estimators._base import BaseAutoencoder
+from skae.estimators._base import BaseAutoencoder, steps_by_batch
 from skae.estimators._build import without_records
 from skae.estimators._estimator import estimator
 from skae.estimators._input import Data
@@ -62,7 +62,7 @@ def _takes_streams(self) -> bool:
             f"relation={self.relation!r} relates every row to others of the whole sample, which a "
             "stream does not show. Use fit, or relation='self'."
         )
-    return self.solver not in FULL_BATCH
+    return steps_by_batch(self)
 
 
 @estimator

@@ -175,7 +175,7 @@ class SparseAutoencoder(BaseAutoencoder):
     where :math:`\hat\rho_j = \frac{1}{n} \sum_i h_{ij}` is the mean activation of code unit j over
     the samples (weighted by `sample_weight`). The code may be wider than the data.
 
-    *Units.* The loss is a mean over samples and over the d features. The lecture's
+    *Units.* The loss is a mean over samples and over the d features. With sums,
 
     .. math::
         R_{sparse} = \sum_i \lVert x_i - \hat x_i \rVert^2
@@ -187,17 +187,21 @@ class SparseAutoencoder(BaseAutoencoder):
     ``beta = 2 beta_T / d``, ``alpha = 2 lambda / d``: its 64-25-64 network with beta 3 and lambda
     1e-4 is ``beta=0.094, alpha=3.1e-6`` here, with ``output_activation="logistic"``.
 
-    *Batches.* In the source :math:`\hat\rho` is a statistic of all samples. So it is here under
+    *Batches.* In [1]_ :math:`\hat\rho` is a statistic of all samples. So it is here under
     ``solver="lbfgs"`` and ``"cg"``, and for ``batch_size >= n_samples``. The mean of a batch of b
     rows scatters about it, and as KL is convex the penalty is then too large in expectation: by
     :math:`\beta \sum_j \mathrm{Var}(h_j) / (2 b \rho (1 - \rho))` near :math:`\hat\rho = \rho`,
     which also asks for codes that vary less. Take batches much larger than 1 / rho, or
-    ``rho_estimate="running"``. lbfgs reaches rho in fewer passes than adam.
+    ``rho_estimate="running"``.
+
+    *Steps.* Becoming sparse takes many: compare `rho_hat_` with `rho`. On scikit-learn's 1797
+    digits, in [0, 1], 32 units at the other defaults are active by 0.19 to 0.32 after the 200
+    epochs of adam, of nine steps each, and by 0.05 with ``solver="lbfgs"`` or ``batch_size=32``.
 
     Parameters
     ----------
     hidden_layer_sizes : tuple of int, default=()
-        Widths of the encoder's hidden layers; the decoder mirrors them. The source has none.
+        Widths of the encoder's hidden layers; the decoder mirrors them. The source [1]_ has none.
 
     code_activation : str, default="logistic"
         Activation of the code. ``penalty="kl"`` needs a bounded one: "logistic", or "tanh", whose

@@ -239,9 +239,13 @@ def test_absurd_parameters_are_refused_by_name(X, absurd):
     }
 
 
-def test_an_unknown_device_is_refused_by_name(X):
-    with pytest.raises((ValueError, RuntimeError), match="nowhere"):
-        quick(device="nowhere").fit(X)
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99", torch.device("cuda:99")])
+def test_a_device_that_is_not_there_is_refused_by_name(X, device):
+    there, fitted = quick(device=device), quick().fit(X)
+    for use, given in ((there.fit, X), (there.partial_fit, X), (fitted.to, device)):
+        with pytest.raises(ValueError, match=f"device='{device}' .* Leave device=None"):
+            use(given)
+    fitted.transform(X)  # is where it was
 
 
 @pytest.mark.parametrize("contamination", [0.0, 0.6, -0.1, "auto", np.nan])

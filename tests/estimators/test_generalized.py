@@ -687,10 +687,10 @@ def test_missing_labels_are_refused(X, relation, missing):
 
 def test_too_many_of_a_class_are_clipped(X):
     y = np.arange(10) % 2
-    with pytest.warns(UserWarning, match=r"k1=15 is more than the 4 .* smallest class"):
+    with pytest.warns(UserWarning, match=r"k1=15 is more than the 4 .* smallest class has"):
         clipped = quick("margin", k1=15, k2=3).fit(X[:10], y)
     assert same_weights(clipped, quick("margin", k1=4, k2=3).fit(X[:10], y))
-    with pytest.warns(UserWarning, match=r"k2=3 is more than the 0 .* other classes"):
+    with pytest.warns(UserWarning, match=r"k2=3 is more than the 0 .* other classes have"):
         quick("margin", k2=3).fit(X[:10], np.zeros(10))
 
 

@@ -63,6 +63,12 @@ def test_tags_say_who_takes_missing_values(holed):
     assert not hasattr(quick(), "statistics_")
 
 
+def test_who_takes_no_missing_values_says_who_does():
+    with pytest.raises(AttributeError) as error:
+        Autoencoder().fit(np.eye(3)).impute(np.eye(3))
+    assert "Use DenoisingAutoencoder" in str(error.value.__cause__)
+
+
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
 def test_infinity_is_still_an_error(holed, value):
     bad = holed.copy()

@@ -10,7 +10,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from skae import Autoencoder
+from skae import Autoencoder, GeneralizedAutoencoder
 
 
 def noisy(**changed):
@@ -308,6 +308,10 @@ def test_fit_after_partial_fit_starts_anew(X):
 def test_full_batch_solvers_have_no_partial_fit(solver):
     assert hasattr(Autoencoder(), "partial_fit")
     assert not hasattr(Autoencoder(solver=solver), "partial_fit")
+    for ae in (Autoencoder(solver=solver), GeneralizedAutoencoder(solver=solver, relation="self")):
+        with pytest.raises(AttributeError) as error:
+            ae.partial_fit(np.eye(3))
+        assert f"solver='{solver}' uses all rows" in str(error.value.__cause__)
 
 
 def test_partial_fit_refuses_what_it_cannot_do(X):
