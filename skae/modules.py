@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,45 @@ class ParallelModule(nn.Module):
         """The output without a graph, in x's dtype; a tensor of its own."""
         both = zip(self.parts, self.columns, strict=True)
         return torch.cat([part.infer(x[..., columns]) for part, columns in both], -1)  # type: ignore[operator]
+
+
+class Applied(nn.Module):
+    """A hook of an objective, or a loss's `predict`, as a step between modules.
+
+    Parameters
+    ----------
+    owner : Objective or Loss
+        Numbers with pure functions of tensors.
+
+    method : str
+        Which of them: "encode" of an objective, or "predict" of a loss.
+    """
+
+    def __init__(self, owner: Any, method: str):
+        super().__init__()
+        self.owner, self.method = owner, method
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the function gives for x."""
+        return getattr(self.owner, self.method)(x)
+
+    def extra_repr(self) -> str:
+        """The function, by name."""
+        return f"{type(self.owner).__name__}.{self.method}"
+
+
+def chained(parts: Sequence[nn.Module]) -> nn.Module:
+    """One module of these, one after the other, which shares their parameters.
+
+    It is dense where they are dense modules and activations, and a single part stays itself.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    dense = all(isinstance(part, DenseModule) or type(part) in ACTIVATION_OF for part in parts)
+    if not dense:
+        return nn.Sequential(*parts).eval()
+    layers = [layer for part in parts for layer in (part if isinstance(part, DenseModule) else [part])]
+    return DenseModule(*layers).eval()
 
 
 def as_index(columns: Sequence[int]) -> slice | Tensor:

@@ -22,8 +22,8 @@ NUMERIC = {
     "skae._engine.batches": {"numpy", "scipy"},
     "skae._engine.solvers": {"numpy", "scipy", "threadpoolctl"},
 }
-# A variant that another holds, not inherits from.
-HELD = {("skae.estimators.outlier", "skae.estimators.autoencoder")}
+# Variants that another holds, not inherits from.
+HELD = {(f"skae.estimators.{name}", "skae.estimators.autoencoder") for name in ("outlier", "stacked")}
 
 
 def imported(module):

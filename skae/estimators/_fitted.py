@@ -55,6 +55,10 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         Z : ndarray of shape (n_samples, n_components_)
             Codes, in X's dtype.
         """
+        return self._codes(X)
+
+    def _codes(self, X: Any) -> Any:
+        """What `transform` returns, whatever container `set_output` asks for."""
         data = self._read(X, "transform")
         return data.give_back(self._by_chunks(data, self._encode, self._n_features_out))
 
@@ -278,7 +282,11 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return (complete(x, means, gone), (~gone).to(x.dtype)) if gone.any() else (x, None)
 
     def _encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        return self.objective_.encode(infer(self.encoder_, self._completed(x)[0], out))
+        return self._coding().encode(infer(self.encoder_, self._completed(x)[0], out))
+
+    def _coding(self) -> Any:
+        """The objective whose `encode` follows the encoder."""
+        return self.objective_
 
     def _raw(self, z: Tensor, out: Tensor | None = None) -> Tensor:
         raw = infer_from_sparse(self.decoder_, z)

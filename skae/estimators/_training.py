@@ -6,6 +6,7 @@ import secrets
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -215,3 +216,14 @@ class TrainingParameters:
                 f"{self.tol}. Raise max_iter, or set tol=None to train for exactly max_iter.",
                 ConvergenceWarning,
             )
+
+
+def seed_all(estimator: Any, random_state: np.random.RandomState) -> None:
+    """Seed every `random_state` of an estimator, those of nested ones included."""
+    names = [
+        name
+        for name in sorted(estimator.get_params())
+        # A fitted estimator to start from is the user's, and has drawn already.
+        if name.split("__")[-1] == "random_state" and "initialize_from__" not in name
+    ]
+    estimator.set_params(**{name: int(random_state.randint(2**31 - 1)) for name in names})
