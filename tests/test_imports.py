@@ -23,7 +23,10 @@ NUMERIC = {
     "skae._engine.solvers": {"numpy", "scipy", "threadpoolctl"},
 }
 # Variants that another holds, not inherits from.
-HELD = {(f"skae.estimators.{name}", "skae.estimators.autoencoder") for name in ("outlier", "stacked")}
+HELD = {
+    ("skae.estimators.outlier", "skae.estimators.autoencoder"),
+    ("skae.estimators.stacked", "skae.estimators.autoencoder"),
+}
 
 
 def imported(module):

@@ -18,7 +18,6 @@ from skae._engine.train import FULL_BATCH
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._estimator import estimator
 from skae.latents import keep_largest, keep_largest_of_batch, largest, whole
-from skae.modules import infer
 from skae.objective import Forward, Objective, is_positive
 
 _FALL = 0.5  # of the schedule's horizon, over which k falls (the paper's first half of the epochs)

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import pairwise, takewhile
-from numbers import Integral
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skae.activations import ACTIVATIONS
 from skae.estimators._base import BaseAutoencoder, all_or_nothing
-from skae.estimators._build import resolved_code_activation
 from skae.estimators._compat import CallbackSupportMixin, with_callbacks
 from skae.estimators._estimator import estimator
 from skae.estimators._fitted import FittedAutoencoder
 from skae.estimators._input import read_data
+from skae.estimators._layers import (
+    decoder_of,
+    encoder_of,
+    is_clone_of,
+    is_size,
+    mirrored_activation,
+    naming_layer,
+    prepared_joint,
+    shallow,
+    with_own_weights,
+)
 from skae.estimators._progress import Subtasks
 from skae.estimators._training import seed_all
 from skae.estimators.autoencoder import Autoencoder
-from skae.losses import INVERSE_LINKS, LOSSES, Loss
-from skae.modules import Applied, chained
-from skae.objective import Objective, overrides
+from skae.objective import Objective
 
 
 def _steps_by_batch(self) -> bool:
@@ -200,15 +203,15 @@ class StackedAutoencoder(FittedAutoencoder, CallbackSupportMixin, BaseEstimator)
         codes = X
         for i, layer in enumerate(layers):
             if i >= n_kept:
-                with _naming(i):
+                with naming_layer(i):
                     tasks.fit(f"fit-layer_{i}", layer, codes, **known)
             codes = layer._codes(codes)
         if joint is not None:
-            layers = _with_own_weights(layers)
-            joint.set_params(encoder=_encoder(layers), decoder=_decoder(layers))
+            layers = with_own_weights(layers)
+            joint.set_params(encoder=encoder_of(layers), decoder=decoder_of(layers))
             tasks.fit("fit-joint", joint, X, **known)
-            _encoder(layers).load_state_dict(joint.encoder_.state_dict())
-            _decoder(layers).load_state_dict(joint.decoder_.state_dict())
+            encoder_of(layers).load_state_dict(joint.encoder_.state_dict())
+            decoder_of(layers).load_state_dict(joint.decoder_.state_dict())
         self.layers_ = layers
         self.joint_loss_curve_ = None if joint is None else joint.loss_curve_
         tasks.finish()
@@ -242,10 +245,10 @@ class StackedAutoencoder(FittedAutoencoder, CallbackSupportMixin, BaseEstimator)
                 "partial_fit takes one pass in every layer, but joint trains all of them when "
                 "they have ended. Set joint=None, or use fit."
             )
-        layers = [*map(_shallow, layers[:n_kept]), *layers[n_kept:]]
+        layers = [*map(shallow, layers[:n_kept]), *layers[n_kept:]]
         codes = X
         for i, layer in enumerate(layers):
-            with _naming(i):
+            with naming_layer(i):
                 layer.partial_fit(codes, y, sample_weight=sample_weight)
             codes = layer._codes(codes)
         self.layers_, self.joint_loss_curve_ = layers, None
@@ -256,10 +259,10 @@ class StackedAutoencoder(FittedAutoencoder, CallbackSupportMixin, BaseEstimator)
         self._check_layers()
         templates = self._templates()
         for i, template in enumerate(templates):
-            with _naming(i):
+            with naming_layer(i):
                 template._validate_params()
                 template._objective()
-        joint = None if self.joint is None else _joint(clone(self.joint), templates)
+        joint = None if self.joint is None else prepared_joint(clone(self.joint), templates)
         layers = [clone(template) for template in templates]
         if self.random_state is not None:
             random_state = check_random_state(self.random_state)
@@ -267,14 +270,14 @@ class StackedAutoencoder(FittedAutoencoder, CallbackSupportMixin, BaseEstimator)
                 seed_all(part, random_state)
         fitted = getattr(self, "layers_", []) if keep else []
         both = zip(templates, fitted, strict=False)
-        kept = [old for _, old in takewhile(lambda pair: _alike(*pair), both)]
+        kept = [old for _, old in takewhile(lambda pair: is_clone_of(*pair), both)]
         return joint, [*kept, *layers[len(kept) :]], len(kept)
 
     def _check_layers(self) -> None:
         if not self.layers:
             raise ValueError("layers is empty: give one entry a layer, such as layers=(100, 10).")
         for i, layer in enumerate(self.layers):
-            if layer is not None and not _is_size(layer) and not isinstance(layer, BaseAutoencoder):
+            if layer is not None and not is_size(layer) and not isinstance(layer, BaseAutoencoder):
                 raise TypeError(
                     f"layer_{i} must be a number of code units, None or an autoencoder of this "
                     f"package (an instance), got {layer!r}."
@@ -284,18 +287,18 @@ class StackedAutoencoder(FittedAutoencoder, CallbackSupportMixin, BaseEstimator)
         """What each layer is a clone of; entries that make no sense stay as they are."""
         templates: list[Any] = []
         for layer in self._entries().values():
-            if layer is None or _is_size(layer):
+            if layer is None or is_size(layer):
                 layer = self._sized(layer, templates)
             templates.append(layer)
         return templates
 
     def _sized(self, size: int | None, below: Sequence[Any]) -> Any:
         default = Autoencoder(hidden_layer_sizes=(), activation="tanh")
-        template = _shallow(default if self.estimator is None else self.estimator)
+        template = shallow(default if self.estimator is None else self.estimator)
         if size is not None:
             template.n_components = int(size)
         if below:
-            template.output_activation = _mirrored(template, below[-1])
+            template.output_activation = mirrored_activation(template, below[-1])
         return template
 
     # ---- parameters
@@ -348,7 +351,7 @@ class StackedAutoencoder(FittedAutoencoder, CallbackSupportMixin, BaseEstimator)
         for key in params:
             name, nested, _ = key.partition("__")
             layer = self._entries().get(name)
-            if nested and (layer is None or _is_size(layer)) and name in entries:
+            if nested and (layer is None or is_size(layer)) and name in entries:
                 raise ValueError(
                     f"Cannot set {key}: {name} is {layer!r}, a size, and has no parameters of its "
                     "own. Set those of estimator, or give an autoencoder as the layer."
@@ -365,8 +368,10 @@ class StackedAutoencoder(FittedAutoencoder, CallbackSupportMixin, BaseEstimator)
             check_is_fitted(self)
             return self.layers_[index]
         if index.step not in (None, 1) or not self.layers[index]:
-            raise ValueError(f"{index} takes no layers in their order of this stack of {len(self)}.")
-        part = _shallow(self)
+            raise ValueError(
+                f"A part of a stack has one or more layers in a row, got {index} of {len(self)}."
+            )
+        part = shallow(self)
         part.layers = self.layers[index]
         if hasattr(self, "layers_"):
             part.layers_ = self.layers_[index]
@@ -375,12 +380,12 @@ class StackedAutoencoder(FittedAutoencoder, CallbackSupportMixin, BaseEstimator)
     @property
     def encoder_(self) -> nn.Module:  # type: ignore[override]
         """The network from X to the codes of the top layer."""
-        return _encoder(self.layers_)
+        return encoder_of(self.layers_)
 
     @property
     def decoder_(self) -> nn.Module:  # type: ignore[override]
         """The network from the codes of the top layer to X, before the output activation."""
-        return _decoder(self.layers_)
+        return decoder_of(self.layers_)
 
     @property
     def objective_(self) -> Objective:
@@ -444,7 +449,8 @@ class StackedAutoencoder(FittedAutoencoder, CallbackSupportMixin, BaseEstimator)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        made_of = [part for part in [*self._templates(), self.joint] if part is not None]
+        made_of = [*self._templates(), self.joint]
+        made_of = [part for part in made_of if isinstance(part, BaseAutoencoder)]
         parts = [get_tags(part) for part in made_of or [Autoencoder()]]
         tags.input_tags = parts[0].input_tags
         tags.input_tags.allow_nan &= self.joint is None or self.joint._allows_nan
@@ -452,126 +458,3 @@ class StackedAutoencoder(FittedAutoencoder, CallbackSupportMixin, BaseEstimator)
         tags.transformer_tags = parts[0].transformer_tags
         tags.array_api_support = all(part.array_api_support for part in parts)
         return tags
-
-
-# ---- layers
-
-
-def _is_size(layer: Any) -> bool:
-    return isinstance(layer, Integral) and not isinstance(layer, bool)
-
-
-def _shallow(estimator: Any) -> Any:
-    """A copy that shares everything (`copy.copy` would bring its modules to the CPU)."""
-    copied = object.__new__(type(estimator))
-    copied.__dict__ |= estimator.__dict__
-    return copied
-
-
-def _mirrored(template: Any, below: Any) -> str:
-    """The output activation of a layer given by its size: that of the codes it reconstructs."""
-    given, loss = template.output_activation, template.loss
-    loss = LOSSES.get(loss) if isinstance(loss, str) else loss
-    is_free = isinstance(loss, Loss) and loss.link == "identity" and not loss.own_link_only
-    if given != "auto" or not is_free or below.encoder is not None:
-        return given
-    activation = resolved_code_activation(below)
-    return activation if activation in INVERSE_LINKS else given
-
-
-def _alike(template: Any, fitted: Any) -> bool:
-    """Whether a fitted layer is a clone of this one, seeds aside."""
-    theirs = fitted.get_params(deep=False)
-    return type(template) is type(fitted) and all(
-        name == "random_state" or _same(value, theirs[name])
-        for name, value in template.get_params(deep=False).items()
-    )
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, nn.Module) and isinstance(b, nn.Module):  # a clone has copies
-        mine, theirs = a.state_dict(), b.state_dict()
-        return repr(a) == repr(b) and all(torch.equal(mine[key], theirs[key]) for key in mine)
-    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
-        return a == b  # it may be ragged
-    return a is b or bool(np.array_equal(a, b))
-
-
-@contextmanager
-def _naming(i: int) -> Iterator[None]:
-    """Say in errors which layer they come from; the first one's are those of X."""
-    try:
-        yield
-    except ValueError as error:
-        if i == 0:
-            raise
-        raise ValueError(f"layer_{i}: {error}") from error
-
-
-def _joint(joint: Any, templates: Sequence[Any]) -> Any:
-    """The estimator that trains the network of these layers, if it can."""
-    first, top = templates[0], templates[-1]
-    joint.set_params(n_components=None, tied_weights=False, initialize_from=None)
-    if top.encoder is None:
-        joint.set_params(code_activation=resolved_code_activation(top))
-    joint._validate_params()
-    objective, name = joint._objective(), type(joint).__name__
-    if overrides(objective, "encode") or _has_own_network(joint):
-        raise ValueError(
-            f"joint={name} makes a code of its own kind, but the network is that of the layers. Use "
-            "Autoencoder or DenoisingAutoencoder, and give the code its kind in the top layer."
-        )
-    if _has_own_network(first):
-        raise ValueError(
-            f"joint={name} reconstructs X itself, but {type(first).__name__}, the first layer, "
-            "gives something else before its reconstruction. Set joint=None."
-        )
-    given, expected = objective.loss.link, first._objective().loss.link
-    if given != expected:
-        raise ValueError(
-            f"joint={name} has a loss with the output activation {given!r}, but that of the first "
-            f"layer is {expected!r}, and they share a decoder. Give both the same "
-            "output_activation, or the same loss."
-        )
-    return joint
-
-
-def _has_own_network(part: BaseAutoencoder) -> bool:
-    return type(part)._network is not BaseAutoencoder._network
-
-
-def _with_own_weights(layers: Sequence[Any]) -> list[Any]:
-    """Copies of fitted layers whose weights may be changed; none continues its own training."""
-    copies = [_shallow(layer) for layer in layers]
-    for layer in copies:
-        layer.encoder_, layer.decoder_ = copy.deepcopy((layer.encoder_, layer.decoder_))
-        layer.__dict__.pop("_training", None)
-    return copies
-
-
-# ---- their network
-
-
-def _encoder(layers: Sequence[Any]) -> nn.Module:
-    """From X to the top code: each layer's encoder, and what its objective makes of that."""
-    parts: list[nn.Module] = []
-    for layer in layers:
-        parts.append(layer.encoder_)
-        if overrides(layer.objective_, "encode"):
-            parts.append(Applied(layer._coding(), "encode"))
-    return chained(parts)
-
-
-def _decoder(layers: Sequence[Any]) -> nn.Module:
-    """From the top code to X: decoders and output activations, the first layer's excepted."""
-    parts: list[nn.Module] = [layers[-1].decoder_]
-    for upper, lower in pairwise(layers[::-1]):
-        parts += [*_output(upper.objective_.loss), lower.decoder_]
-    return chained(parts)
-
-
-def _output(loss: Loss) -> list[nn.Module]:
-    """What turns a decoder's output into a reconstruction."""
-    if type(loss).predict is not Loss.predict:
-        return [Applied(loss, "predict")]
-    return [] if loss.link == "identity" else [ACTIVATIONS[loss.link].module()]  # type: ignore[misc]
