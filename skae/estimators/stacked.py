@@ -427,10 +427,8 @@ class StackedAutoencoder(FittedAutoencoder, CallbackSupportMixin, BaseEstimator)
         """Arithmetic of the first layer, in which the stack's codes are computed."""
         return self.layers_[0].precision
 
-    @property
-    def device(self) -> Any:
-        """Where the first layer was trained."""
-        return self.layers_[0].device
+    def _inference_device(self, X: Any) -> Any:
+        return self.layers_[0]._inference_device(X)
 
     @property
     def _features(self) -> Any:  # type: ignore[override]
