@@ -54,7 +54,7 @@ class StackedAutoencoder(FittedAutoencoder, CallbackSupportMixin, BaseEstimator)
     `transform` gives the codes :math:`a^{(L)}` of the top layer, `inverse_transform` decodes them
     through all layers in reverse [1]_. Every layer is trained on the clean codes of the one below:
     what corrupts a layer's input in training corrupts these [2]_. Then `joint`, if given, trains
-    all weights together.
+    all weights together. A layer's own objective is that of its class.
 
     ``stack[i]`` is a fitted layer, and ``stack[:i]`` the stack of the lowest i, which shares their
     weights: ``stack[:i].transform(X)`` are the codes at that depth.
@@ -137,7 +137,7 @@ class StackedAutoencoder(FittedAutoencoder, CallbackSupportMixin, BaseEstimator)
        NIPS (2006).
     .. [2] Vincent, Larochelle, Lajoie, Bengio and Manzagol, "Stacked denoising autoencoders:
        learning useful representations in a deep network with a local denoising criterion",
-       JMLR 11 (2010), section 3.4.
+       JMLR 11 (2010).
 
     Examples
     --------
