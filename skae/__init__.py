@@ -10,6 +10,7 @@ from skae.estimators.k_sparse import KSparseAutoencoder
 from skae.estimators.outlier import ReconstructionOutlierDetector
 from skae.estimators.sparse import SparseAutoencoder
 from skae.estimators.split_brain import SplitBrainAutoencoder
+from skae.estimators.stacked import StackedAutoencoder
 
 __all__ = [
     "Autoencoder",
@@ -23,6 +24,7 @@ __all__ = [
     "ReconstructionOutlierDetector",
     "SparseAutoencoder",
     "SplitBrainAutoencoder",
+    "StackedAutoencoder",
     "fine_tune",
 ]
 __version__ = "0.1.0"

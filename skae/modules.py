@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -95,13 +96,10 @@ def chained(parts: Sequence[nn.Module]) -> nn.Module:
     """
     if len(parts) == 1:
         return parts[0]
-    dense = all(isinstance(part, DenseModule) or type(part) in ACTIVATION_OF for part in parts)
-    if not dense:
+    if not all(isinstance(part, DenseModule) or type(part) in ACTIVATION_OF for part in parts):
         return nn.Sequential(*parts).eval()
-    layers = [
-        layer for part in parts for layer in (part if isinstance(part, DenseModule) else [part])
-    ]
-    return DenseModule(*layers).eval()
+    layers = (part if isinstance(part, DenseModule) else [part] for part in parts)
+    return DenseModule(*chain.from_iterable(layers)).eval()
 
 
 def as_index(columns: Sequence[int]) -> slice | Tensor:

@@ -22,10 +22,11 @@ NUMERIC = {
     "skae._engine.batches": {"numpy", "scipy"},
     "skae._engine.solvers": {"numpy", "scipy", "threadpoolctl"},
 }
-# A variant that another holds, not inherits from.
+# Variants that another holds, not inherits from.
 HELD = {
     ("skae.estimators.fine_tuning", "skae.estimators.autoencoder"),
     ("skae.estimators.outlier", "skae.estimators.autoencoder"),
+    ("skae.estimators.stacked", "skae.estimators.autoencoder"),
 }
 
 

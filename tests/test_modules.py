@@ -1,13 +1,17 @@
 """Users' modules as stacks, and inference by modules."""
 
 import copy
+import pickle
 
 import torch
 from torch import nn
 from toys import DOUBLE, D, K, assert_close, network, normal, starting
 
-from skae.modules import DenseModule, infer, wrap
-from skae.networks import Dense, Network
+from skae.latents import keep_largest
+from skae.losses import BinaryCrossEntropy, SquaredError
+from skae.modules import Applied, DenseModule, chained, infer, wrap
+from skae.networks import Dense, Network, dense_of
+from skae.objective import Objective
 
 
 class Users(nn.Module):
@@ -132,3 +136,45 @@ def test_dense_module_infers_in_the_datas_dtype():
     with torch.no_grad():
         assert infer(encoder, x).dtype is DOUBLE
         assert_close(infer(encoder, x), net.encoder.forward(p, x), 1e-5)
+
+
+def test_dense_modules_and_activations_are_one_dense_module_of_the_same_parameters():
+    net = Network(Dense("a", (D, 4), "relu", "tanh"), Dense("b", (4, 3, K), "elu", "identity"))
+    a, b = net.modules(starting(net))
+    both = chained([a, nn.Sigmoid(), b])
+    assert isinstance(both, DenseModule)
+    assert [id(p) for p in both.parameters()] == [id(p) for m in (a, b) for p in m.parameters()]
+    assert not both.training
+    x = normal(9, D)
+    with torch.no_grad():
+        assert_close(infer(both, x), b(torch.sigmoid(a(x))))
+    assert chained([a]) is a
+    whole = dense_of("encoder", chained([a, b]))
+    assert (whole.widths, whole.activation) == ((D, 4, 3, K), ("tanh", "elu"))
+
+
+def test_other_modules_are_chained_as_they_are():
+    users = nn.Linear(D, K, bias=False).double()
+    both = chained([users, nn.Tanh()])
+    assert type(both) is nn.Sequential
+    x = normal(9, D)
+    with torch.no_grad():
+        assert_close(infer(both, x), torch.tanh(users(x)))
+
+
+class Largest(Objective):
+    """Keeps two units."""
+
+    def encode(self, h):
+        return keep_largest(h, 2.0)
+
+
+def test_a_hook_as_a_module_has_gradients_and_can_be_copied():
+    step, h = Applied(Largest(loss=SquaredError()), "encode"), normal(9, K).requires_grad_()
+    for module in (step, copy.deepcopy(step), pickle.loads(pickle.dumps(step))):
+        assert torch.equal(module(h), keep_largest(h, 2.0))
+    step(h).sum().backward()
+    assert torch.equal(h.grad != 0, step(h) != 0)
+    assert "Largest.encode" in repr(step)
+    x_hat = Applied(BinaryCrossEntropy(), "predict")(h)
+    assert torch.equal(x_hat, torch.sigmoid(h))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import skae
-from skae.estimators._base import BaseAutoencoder
+from skae.estimators._fitted import FittedAutoencoder
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.S | re.M)
@@ -62,7 +62,7 @@ def test_the_variants_table_has_what_each_adds_or_changes_and_its_default():
     expected = {
         (name, parameter.name): repr(parameter.default)
         for name in skae.__all__
-        if issubclass(getattr(skae, name), BaseAutoencoder)
+        if issubclass(getattr(skae, name), FittedAutoencoder)
         for parameter in inspect.signature(getattr(skae, name)).parameters.values()
         if parameter.name not in plain or plain[parameter.name].default != parameter.default
     }

@@ -225,7 +225,8 @@ def copied_weights(network: Network, given: Any) -> dict[str, Tensor]:
         msg="initialize_from is not fitted. Fit it first; inside a search, pass the fitted "
         "estimator itself, which clone() then keeps.",
     )
-    given = getattr(given, "estimator", given)  # a FrozenEstimator
+    if not hasattr(given, "encoder_"):
+        given = getattr(given, "estimator", given)  # a FrozenEstimator
     modules = (getattr(given, "encoder_", None), getattr(given, "decoder_", None))
     for stack, module in zip(network.stacks, modules, strict=True):
         if not isinstance(module, nn.Module):

@@ -56,6 +56,10 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Holds
         Z : ndarray of shape (n_samples, n_components_)
             Codes, in X's dtype.
         """
+        return self._codes(X)
+
+    def _codes(self, X: Any) -> Any:
+        """What `transform` returns, whatever container `set_output` asks for."""
         data = self._read(X, "transform")
         return data.give_back(self._by_chunks(data, self._encode, self._n_features_out))
 

@@ -62,3 +62,30 @@ class Progress:
         """Tell that the fit has ended; the estimator is fitted by now."""
         if self.context is not None:
             self.context.call_on_fit_task_end(**self.passed, reconstruction_attributes=dict)
+
+
+class Subtasks:
+    """Fits the estimators that `estimator` holds, telling scikit-learn's callbacks of each."""
+
+    def __init__(self, estimator: Any, X: Any, n: int):
+        self.passed = {"estimator": estimator, "X": X}
+        self.context: Any = None
+        if hasattr(estimator, "_init_callback_context"):
+            self.context = estimator._init_callback_context(max_subtasks=n)
+            self.context.call_on_fit_task_begin(**self.passed)
+
+    def fit(self, task_name: str, inner: Any, *args: Any, **options: Any) -> Any:
+        """Fit `inner`, to which callbacks propagate."""
+        if self.context is None:
+            return inner.fit(*args, **options)
+        task = self.context.subcontext(task_name=task_name)
+        task.call_on_fit_task_begin(**self.passed)
+        with task.propagate_callback_context(inner):
+            inner.fit(*args, **options)
+        task.call_on_fit_task_end(**self.passed)
+        return inner
+
+    def finish(self) -> None:
+        """Tell that the fit has ended."""
+        if self.context is not None:
+            self.context.call_on_fit_task_end(**self.passed)

@@ -19,6 +19,8 @@ from skae.estimators._base import all_or_nothing
 from skae.estimators._compat import CallbackSupportMixin, with_callbacks
 from skae.estimators._estimator import estimator
 from skae.estimators._input import checked_weight
+from skae.estimators._progress import Subtasks
+from skae.estimators._training import seed_all
 from skae.estimators.autoencoder import Autoencoder
 
 _CELLS = 2**22  # scored at a time
@@ -109,36 +111,17 @@ class ReconstructionOutlierDetector(OutlierMixin, CallbackSupportMixin, BaseEsti
         X = self._validated(X, reset=True)
         fitted = clone(Autoencoder() if self.estimator is None else self.estimator)
         if self.random_state is not None:
-            random_state = check_random_state(self.random_state)
-            names = [
-                name
-                for name in sorted(fitted.get_params())
-                # A fitted estimator to start from is the user's, and has drawn already.
-                if name.split("__")[-1] == "random_state" and "initialize_from__" not in name
-            ]
-            seeds = {name: int(random_state.randint(2**31 - 1)) for name in names}
-            fitted.set_params(**seeds)
+            seed_all(fitted, check_random_state(self.random_state))
         options = {}
         if sample_weight is not None:
             sample_weight = checked_weight(sample_weight, X)
             if has_fit_parameter(fitted, "sample_weight"):
                 options["sample_weight"] = sample_weight
-        self.estimator_ = self._fit_inside(fitted, X, options)
+        tasks = Subtasks(self, X, 1)
+        self.estimator_ = tasks.fit("fit-estimator", fitted, X, **options)
+        tasks.finish()
         self.offset_ = self._quantile(self._scores(X), sample_weight)
         return self
-
-    def _fit_inside(self, fitted: Any, X: Any, options: dict[str, Any]) -> Any:
-        if not hasattr(self, "_init_callback_context"):
-            return fitted.fit(X, **options)
-        context = self._init_callback_context(max_subtasks=1)
-        context.call_on_fit_task_begin(estimator=self, X=X)
-        inner = context.subcontext(task_name="fit-estimator")
-        inner.call_on_fit_task_begin(estimator=self, X=X)
-        with inner.propagate_callback_context(fitted):
-            fitted.fit(X, **options)
-        inner.call_on_fit_task_end(estimator=self, X=X)
-        context.call_on_fit_task_end(estimator=self, X=X)
-        return fitted
 
     def _validated(self, X: Any, *, reset: bool) -> Any:
         finite = "allow-nan" if self._inner_tags().allow_nan else True

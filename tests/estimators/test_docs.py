@@ -135,6 +135,9 @@ def fitted(X):
     def of(cls):
         if cls is skae.ReconstructionOutlierDetector:
             return [cls(estimator=PCA(2)).fit(frame)]
+        if cls is skae.StackedAutoencoder:
+            layer = skae.Autoencoder(hidden_layer_sizes=(), activation="identity", max_iter=2)
+            return [cls(layers=(2,), estimator=layer, joint=layer).fit(frame)]
         one_layer = {"hidden_layer_sizes": (), "activation": "identity"}
         return [cls(max_iter=2, early_stopping=True, **changed).fit(frame)
                 for changed in ({}, one_layer)]  # fmt: skip

@@ -1,0 +1,142 @@
+"""Layers of a stack: what they are made from, and the network that they make together."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from skae.activations import ACTIVATIONS
+from skae.estimators._base import BaseAutoencoder
+from skae.estimators._build import resolved_code_activation
+from skae.losses import INVERSE_LINKS, LOSSES, Loss
+from skae.modules import Applied, chained
+from skae.objective import overrides
+
+
+def is_size(layer: Any) -> bool:
+    """Whether an entry is a number of code units."""
+    return isinstance(layer, Integral) and not isinstance(layer, bool)
+
+
+def shallow(estimator: Any) -> Any:
+    """A copy that shares everything (`copy.copy` would bring its modules to the CPU)."""
+    copied = object.__new__(type(estimator))
+    copied.__dict__ |= estimator.__dict__
+    return copied
+
+
+def mirrored_activation(template: Any, below: Any) -> str:
+    """The output activation of a layer given by its size: that of the codes it reconstructs."""
+    given, loss = template.output_activation, template.loss
+    loss = LOSSES.get(loss) if isinstance(loss, str) else loss
+    is_free = isinstance(loss, Loss) and loss.link == "identity" and not loss.own_link_only
+    if given != "auto" or not is_free or below.encoder is not None:
+        return given
+    activation = resolved_code_activation(below)
+    return activation if activation in INVERSE_LINKS else given
+
+
+def is_clone_of(template: Any, fitted: Any) -> bool:
+    """Whether a fitted layer is a clone of this one, seeds aside."""
+    theirs = fitted.get_params(deep=False)
+    return type(template) is type(fitted) and all(
+        name == "random_state" or _same(value, theirs[name])
+        for name, value in template.get_params(deep=False).items()
+    )
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, nn.Module) and isinstance(b, nn.Module):  # a clone has copies
+        mine, theirs = a.state_dict(), b.state_dict()
+        return repr(a) == repr(b) and all(torch.equal(mine[key], theirs[key]) for key in mine)
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return a == b  # it may be ragged
+    return a is b or bool(np.array_equal(a, b))
+
+
+@contextmanager
+def naming_layer(i: int) -> Iterator[None]:
+    """Say in errors which layer they come from; the first one's are those of X."""
+    try:
+        yield
+    except ValueError as error:
+        if i == 0:
+            raise
+        raise ValueError(f"layer_{i}: {error}") from error
+
+
+def prepared_joint(joint: Any, templates: Sequence[Any]) -> Any:
+    """The estimator that trains the network of these layers, if it can."""
+    first, top = templates[0], templates[-1]
+    joint.set_params(n_components=None, tied_weights=False, initialize_from=None)
+    joint._validate_params()
+    objective, name = joint._objective(), type(joint).__name__
+    if overrides(objective, "encode") or _has_own_network(joint):
+        raise ValueError(
+            f"joint={name} makes codes of its own kind, but the network is that of the layers. "
+            "Use Autoencoder or DenoisingAutoencoder, and give codes their kind in the top layer."
+        )
+    if _has_own_network(first):
+        raise ValueError(
+            f"joint={name} reconstructs X itself, but {type(first).__name__}, the first layer, "
+            "gives something else before its reconstruction. Set joint=None."
+        )
+    given, expected = objective.loss.link, first._objective().loss.link
+    if given != expected:
+        raise ValueError(
+            f"joint={name} has a loss with the output activation {given!r}, but that of the first "
+            f"layer is {expected!r}, and they share a decoder. Give both the same "
+            "output_activation, or the same loss."
+        )
+    if top.encoder is None:
+        joint.set_params(code_activation=resolved_code_activation(top))._objective()
+    return joint
+
+
+def _has_own_network(part: BaseAutoencoder) -> bool:
+    return type(part)._network is not BaseAutoencoder._network
+
+
+def with_own_weights(layers: Sequence[Any]) -> list[Any]:
+    """Copies of fitted layers whose weights may be changed; none continues its own training."""
+    copies = [shallow(layer) for layer in layers]
+    for layer in copies:
+        layer.encoder_, layer.decoder_ = copy.deepcopy((layer.encoder_, layer.decoder_))
+        layer.__dict__.pop("_training", None)
+    return copies
+
+
+# ---- their network
+
+
+def encoder_of(layers: Sequence[Any]) -> nn.Module:
+    """From X to the top code: each layer's encoder, and what its objective makes of that."""
+    parts: list[nn.Module] = []
+    for layer in layers:
+        parts.append(layer.encoder_)
+        if overrides(layer.objective_, "encode"):
+            parts.append(Applied(layer._coding(), "encode"))
+    return chained(parts)
+
+
+def decoder_of(layers: Sequence[Any]) -> nn.Module:
+    """From the top code to X: decoders and output activations, the first layer's excepted."""
+    parts: list[nn.Module] = [layers[-1].decoder_]
+    for upper, lower in pairwise(layers[::-1]):
+        parts += [*_output(upper.objective_.loss), lower.decoder_]
+    return chained(parts)
+
+
+def _output(loss: Loss) -> list[nn.Module]:
+    """What turns a decoder's output into a reconstruction."""
+    if type(loss).predict is not Loss.predict:
+        return [Applied(loss, "predict")]
+    return [] if loss.link == "identity" else [ACTIVATIONS[loss.link].module()]  # type: ignore[misc]
