@@ -11,6 +11,10 @@ from skae.estimators.outlier import ReconstructionOutlierDetector
 from skae.estimators.sparse import SparseAutoencoder
 from skae.estimators.split_brain import SplitBrainAutoencoder
 from skae.estimators.stacked import StackedAutoencoder
+from skae.estimators.stacked_predictors import (
+    StackedAutoencoderClassifier,
+    StackedAutoencoderRegressor,
+)
 
 __all__ = [
     "Autoencoder",
@@ -25,6 +29,8 @@ __all__ = [
     "SparseAutoencoder",
     "SplitBrainAutoencoder",
     "StackedAutoencoder",
+    "StackedAutoencoderClassifier",
+    "StackedAutoencoderRegressor",
     "fine_tune",
 ]
 __version__ = "0.1.0"

@@ -27,6 +27,7 @@ HELD = {
     ("skae.estimators.fine_tuning", "skae.estimators.autoencoder"),
     ("skae.estimators.outlier", "skae.estimators.autoencoder"),
     ("skae.estimators.stacked", "skae.estimators.autoencoder"),
+    ("skae.estimators.stacked_predictors", "skae.estimators.stacked"),
 }
 
 

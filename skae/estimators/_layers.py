@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from torch import nn
 
 from skae.activations import ACTIVATIONS
@@ -60,6 +61,67 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, tuple | list) and isinstance(b, tuple | list):
         return a == b  # it may be ragged
     return a is b or bool(np.array_equal(a, b))
+
+
+class HasLayers:
+    """An estimator with a parameter `layers`, whose entries' parameters are its own, by name."""
+
+    layers: Any
+
+    def _entries(self) -> dict[str, Any]:
+        """The layers as they were given, by name."""
+        layers = self.layers if isinstance(self.layers, tuple | list) else ()
+        return {f"layer_{i}": layer for i, layer in enumerate(layers)}
+
+    def get_params(self, deep=True):
+        """Get the parameters, those of layers as ``layer_0__noise_level``.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include the layers and their parameters, and those of `estimator` and
+            `joint`.
+
+        Returns
+        -------
+        params : dict
+            Parameters by name.
+        """
+        params = super().get_params(deep=deep)  # type: ignore[misc]
+        for name, layer in self._entries().items() if deep else ():
+            params[name] = layer
+            if isinstance(layer, BaseEstimator):
+                params |= {f"{name}__{key}": value for key, value in layer.get_params().items()}
+        return params
+
+    def set_params(self, **params):
+        """Set parameters, those of layers as ``layer_0__noise_level``.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters by name; ``layer_0`` replaces a layer.
+
+        Returns
+        -------
+        self : object
+            The same estimator.
+        """
+        if "layers" in params:
+            self.layers = params.pop("layers")
+        entries = self._entries()
+        replaced = {name: params.pop(name) for name in entries if name in params}
+        if replaced:
+            self.layers = type(self.layers)((entries | replaced).values())
+        for key in params:
+            name, nested, _ = key.partition("__")
+            layer = self._entries().get(name)
+            if nested and (layer is None or is_size(layer)) and name in entries:
+                raise ValueError(
+                    f"Cannot set {key}: {name} is {layer!r}, a size, and has no parameters of its "
+                    "own. Set those of estimator, or give an autoencoder as the layer."
+                )
+        return super().set_params(**params)  # type: ignore[misc]
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from skae.estimators._estimator import estimator
 from skae.estimators._inference import HoldsModules, in_chunks
 from skae.estimators._input import Data, read_data, read_weight
 from skae.estimators._outputs import Outputs
-from skae.estimators._progress import Progress
+from skae.estimators._progress import Progress, Subtasks
 from skae.estimators._training import TrainingParameters
 from skae.modules import Wrapped, infer, wrap
 from skae.networks import Dense, Network, dense_of
@@ -182,7 +182,7 @@ class NetworkPredictor(FittedPredictor, TrainingParameters, CallbackSupportMixin
 
     def _tune(
         self, X: Any, y: np.ndarray, sample_weight: Any, data: Data, layers: Layers,
-        outputs: Outputs, seed: int,
+        outputs: Outputs, seed: int, tasks: Subtasks,
     ) -> None:  # fmt: skip
         """Train the network on these rows, all of which have labels, and keep it."""
         task = self._task(y, sample_weight, data, layers, outputs, seed)
@@ -192,7 +192,7 @@ class NetworkPredictor(FittedPredictor, TrainingParameters, CallbackSupportMixin
             self, X, sample_weight, sum(epochs for _, epochs in phases),
             lambda epoch: now.fitted(epoch.monitor, now.values | epoch.parameters())
             | {"_outputs": outputs},
-            tells_callbacks=True, y=y,
+            tells_callbacks=True, y=y, within=tasks.context,
         )  # fmt: skip
         for i, (network, epochs) in enumerate(phases):
             now = task._replace(network=network)
@@ -234,6 +234,10 @@ class NetworkPredictor(FittedPredictor, TrainingParameters, CallbackSupportMixin
         rows = dataclasses.replace(rows, y=None)
         unit = objective.loss.unit(of_y.scale)
         return Task(network, objective, source, rows, validation, streams, values, unit, [])
+
+    def _subtasks(self, X: Any) -> Subtasks:
+        """What callbacks are told of: a fit that comes before, and then the epochs."""
+        return Subtasks(self, X, None if self.unfreeze_epochs else 1 + self.max_iter)
 
     def _phases(self, network: Network) -> Iterator[tuple[Network, int]]:
         """Networks of which ever fewer layers are frozen, and the epochs of each."""

@@ -12,12 +12,14 @@ from skae._engine.train import Epoch
 class Progress:
     """Passes epochs on to scikit-learn's callbacks, and prints them if the estimator is verbose.
 
-    `attributes` makes, from an epoch, the attributes of an estimator fitted up to it.
+    `attributes` makes, from an epoch, the attributes of an estimator fitted up to it. The epochs
+    are tasks of a context of their own, or of the one that is given with `within`.
     """
 
     def __init__(
         self, estimator: Any, X: Any, sample_weight: Any, epochs: int,
         attributes: Callable[[Epoch], dict[str, Any]], *, tells_callbacks: bool, y: Any = None,
+        within: Any = None,
     ):  # fmt: skip
         self.estimator, self.attributes, self.epochs = estimator, attributes, epochs
         # Scorers of reconstructions compare with X, and scikit-learn's monitor scores only
@@ -29,9 +31,9 @@ class Progress:
             "y": X if y is None else y,
             "metadata": metadata,
         }
-        self.context: Any = None
+        self.context: Any = within
         self.seen, self.began = 0, time.perf_counter()
-        if tells_callbacks and hasattr(estimator, "_init_callback_context"):
+        if within is None and tells_callbacks and hasattr(estimator, "_init_callback_context"):
             self.context = estimator._init_callback_context(max_subtasks=epochs)
             self.context.call_on_fit_task_begin(**self.passed)
 
@@ -67,7 +69,7 @@ class Progress:
 class Subtasks:
     """Fits the estimators that `estimator` holds, telling scikit-learn's callbacks of each."""
 
-    def __init__(self, estimator: Any, X: Any, n: int):
+    def __init__(self, estimator: Any, X: Any, n: int | None):
         self.passed = {"estimator": estimator, "X": X}
         self.context: Any = None
         if hasattr(estimator, "_init_callback_context"):

@@ -17,21 +17,27 @@ from skae.estimators._compat import with_callbacks
 from skae.estimators._estimator import estimator
 from skae.estimators._input import Data, read_rows
 from skae.estimators._outputs import ClassOutputs, Outputs
-from skae.estimators._predictor import Layers
+from skae.estimators._predictor import Layers, NetworkPredictor
 from skae.estimators._supervised import NetworkClassifier, NetworkRegressor
 from skae.estimators._training import seed_all
 from skae.estimators.autoencoder import Autoencoder
 
 
-class _FineTuned:
-    """What fine-tuned classifiers and regressors share: the network is a pipeline's."""
+@estimator
+class PipelineParameters:
+    """What a fine-tuned network is made of."""
 
-    estimator: Any
-    estimator_: Any
-    random_state: Any
-    before_: Pipeline | None
+    estimator: Any = None
 
     _parameter_constraints = {"estimator": [HasMethods(["fit", "predict"]), None]}
+
+
+class _FineTuned(NetworkPredictor):
+    """A network whose layers are a pipeline's."""
+
+    estimator: Any  # what PipelineParameters has
+    estimator_: Any
+    before_: Pipeline | None
 
     @all_or_nothing
     @with_callbacks
@@ -63,17 +69,19 @@ class _FineTuned:
         """
         from skae.estimators._pipeline import read_pipeline  # which imports the linear models
 
-        labels, _ = self._read_labels(y)  # type: ignore[attr-defined]
+        labels, _ = self._read_labels(y)
         given = clone(self._default() if self.estimator is None else self.estimator)
         if self.random_state is not None:
             seed_all(given, check_random_state(self.random_state))
         validate_data(self, X, reset=True, skip_check_array=True)
-        self.estimator_ = _fitted_on(given, X, y, sample_weight)
+        tasks = self._subtasks(X)
+        weights = _weights(given, sample_weight)
+        self.estimator_ = tasks.fit("fit-estimator", given, X, y, **weights)
         self.before_, encoder, head, outputs = read_pipeline(self.estimator_)
         _check_labels(labels, outputs)
-        data, layers = self._read_input(X, self.device), Layers(encoder, head)  # type: ignore[attr-defined]
-        seed = self._seed()  # type: ignore[attr-defined]
-        self._tune(X, labels, sample_weight, data, layers, outputs, seed)  # type: ignore[attr-defined]
+        data, layers = self._read_input(X, self.device), Layers(encoder, head)
+        seed = self._seed()
+        self._tune(X, labels, sample_weight, data, layers, outputs, seed, tasks)
         return self
 
     @staticmethod
@@ -82,27 +90,26 @@ class _FineTuned:
 
     def _read_input(self, X: Any, device: Any, *, reset: bool = False) -> Data:
         if self.before_ is None:
-            return super()._read_input(X, device, reset=reset)  # type: ignore[misc]
+            return super()._read_input(X, device, reset=reset)
         validate_data(self, X, reset=False, skip_check_array=True)
-        return read_rows(self, self.before_.transform(X), self.precision, device)  # type: ignore[attr-defined]
+        return read_rows(self, self.before_.transform(X), self.precision, device)
 
     def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()  # type: ignore[misc]
+        tags = super().__sklearn_tags__()
         given = self._default() if self.estimator is None else self.estimator
         tags.input_tags = get_tags(given).input_tags
         return tags
 
 
-def _fitted_on(pipeline: Any, X: Any, y: Any, sample_weight: Any) -> Any:
-    """The pipeline, fitted with weights where its steps take them."""
-    weights = {}
-    if sample_weight is not None and isinstance(pipeline, Pipeline):
-        weights = {
-            f"{name}__sample_weight": sample_weight
-            for name, step in pipeline.steps
-            if step not in (None, "passthrough") and has_fit_parameter(step, "sample_weight")
-        }
-    return pipeline.fit(X, y, **weights)
+def _weights(pipeline: Any, sample_weight: Any) -> dict[str, Any]:
+    """The weights for every step of the pipeline that takes them."""
+    if sample_weight is None or not isinstance(pipeline, Pipeline):
+        return {}
+    return {
+        f"{name}__sample_weight": sample_weight
+        for name, step in pipeline.steps
+        if step not in (None, "passthrough") and has_fit_parameter(step, "sample_weight")
+    }
 
 
 def _check_labels(labels: np.ndarray, outputs: Outputs) -> None:
@@ -121,7 +128,7 @@ def _check_labels(labels: np.ndarray, outputs: Outputs) -> None:
 
 
 @estimator
-class FineTunedClassifier(_FineTuned, NetworkClassifier):
+class FineTunedClassifier(_FineTuned, NetworkClassifier, PipelineParameters):
     r"""Classifier: a pipeline of autoencoders and a linear classifier, fine-tuned as one network.
 
     The pipeline is fitted as it stands: scalers, autoencoders, and a linear classifier on the
@@ -186,11 +193,9 @@ class FineTunedClassifier(_FineTuned, NetworkClassifier):
     True
     """
 
-    estimator: Any = None
-
     _parameter_constraints = {
         **NetworkClassifier._parameter_constraints,
-        **_FineTuned._parameter_constraints,
+        **PipelineParameters._parameter_constraints,
     }
 
     @staticmethod
@@ -206,7 +211,7 @@ class FineTunedClassifier(_FineTuned, NetworkClassifier):
 
 
 @estimator
-class FineTunedRegressor(_FineTuned, NetworkRegressor):
+class FineTunedRegressor(_FineTuned, NetworkRegressor, PipelineParameters):
     r"""Regressor: a pipeline of autoencoders and a linear regressor, fine-tuned as one network.
 
     As `FineTunedClassifier`, with a squared error, the mean over outputs, in place of its loss:
@@ -255,11 +260,9 @@ class FineTunedRegressor(_FineTuned, NetworkRegressor):
     True
     """
 
-    estimator: Any = None
-
     _parameter_constraints = {
         **NetworkRegressor._parameter_constraints,
-        **_FineTuned._parameter_constraints,
+        **PipelineParameters._parameter_constraints,
     }
 
     @staticmethod

@@ -19,6 +19,7 @@ from skae.estimators._estimator import estimator
 from skae.estimators._fitted import FittedAutoencoder
 from skae.estimators._input import read_data
 from skae.estimators._layers import (
+    HasLayers,
     decoder_of,
     encoder_of,
     is_clone_of,
@@ -40,7 +41,7 @@ def _steps_by_batch(self) -> bool:
 
 
 @estimator
-class StackedAutoencoder(FittedAutoencoder, CallbackSupportMixin, BaseEstimator):
+class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, BaseEstimator):
     r"""Autoencoders on top of each other, trained greedily from the bottom up.
 
     Layer l learns to reconstruct the codes of the layer below, whose weights stay as they are:
@@ -254,6 +255,16 @@ class StackedAutoencoder(FittedAutoencoder, CallbackSupportMixin, BaseEstimator)
         self.layers_, self.joint_loss_curve_ = layers, None
         return self
 
+    def _initialise(self, X: Any, y: Any = None) -> None:
+        """Give every layer the weights that its training would start from."""
+        _, layers, _ = self._begin(keep=False)
+        codes = X
+        for i, layer in enumerate(layers):
+            with naming_layer(i):
+                layer._fit(codes, y, None, 0, keep=False, partial=True)
+            codes = layer._codes(codes)
+        self.layers_, self.joint_loss_curve_ = layers, None
+
     def _begin(self, keep: bool) -> tuple[Any, list[Any], int]:
         """`joint` and the layers to train, after those that stay, and how many these are."""
         self._check_layers()
@@ -300,63 +311,6 @@ class StackedAutoencoder(FittedAutoencoder, CallbackSupportMixin, BaseEstimator)
         if below:
             template.output_activation = mirrored_activation(template, below[-1])
         return template
-
-    # ---- parameters
-
-    def _entries(self) -> dict[str, Any]:
-        """The layers as they were given, by name."""
-        layers = self.layers if isinstance(self.layers, tuple | list) else ()
-        return {f"layer_{i}": layer for i, layer in enumerate(layers)}
-
-    def get_params(self, deep=True):
-        """Get the parameters, those of layers as ``layer_0__noise_level``.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Whether to include the layers and their parameters, and those of `estimator` and
-            `joint`.
-
-        Returns
-        -------
-        params : dict
-            Parameters by name.
-        """
-        params = super().get_params(deep=deep)
-        for name, layer in self._entries().items() if deep else ():
-            params[name] = layer
-            if isinstance(layer, BaseEstimator):
-                params |= {f"{name}__{key}": value for key, value in layer.get_params().items()}
-        return params
-
-    def set_params(self, **params):
-        """Set parameters, those of layers as ``layer_0__noise_level``.
-
-        Parameters
-        ----------
-        **params : dict
-            Parameters by name; ``layer_0`` replaces a layer.
-
-        Returns
-        -------
-        self : object
-            The same estimator.
-        """
-        if "layers" in params:
-            self.layers = params.pop("layers")
-        entries = self._entries()
-        replaced = {name: params.pop(name) for name in entries if name in params}
-        if replaced:
-            self.layers = type(self.layers)((entries | replaced).values())
-        for key in params:
-            name, nested, _ = key.partition("__")
-            layer = self._entries().get(name)
-            if nested and (layer is None or is_size(layer)) and name in entries:
-                raise ValueError(
-                    f"Cannot set {key}: {name} is {layer!r}, a size, and has no parameters of its "
-                    "own. Set those of estimator, or give an autoencoder as the layer."
-                )
-        return super().set_params(**params)
 
     # ---- what is fitted
 

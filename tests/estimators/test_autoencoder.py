@@ -169,7 +169,7 @@ def test_many_rows_are_encoded_in_chunks_as_they_are_at_once(X, monkeypatch):
     ae = quick().fit(X)
     at_once = [ae.transform(X), ae.reconstruct(X), ae.reconstruction_error(X, per_feature=True)]
     many = np.tile(X, (5, 1))
-    monkeypatch.setattr("skae.estimators._fitted._CELLS", 1)
+    monkeypatch.setattr("skae.estimators._inference._CELLS", 1)
     chunked = [ae.transform(many), ae.reconstruct(many),
                ae.reconstruction_error(many, per_feature=True)]  # fmt: skip
     for a, b in zip(at_once, chunked, strict=True):

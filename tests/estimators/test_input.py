@@ -381,7 +381,7 @@ def test_scoring_a_memory_map_reads_a_part_at_a_time(X, memory_map, monkeypatch)
     mapped = memory_map(np.tile(X, (10, 1)))
     read = []
     monkeypatch.setattr(batches, "_MAPPED_BYTES", 0)
-    monkeypatch.setattr("skae.estimators._fitted._CELLS", 1)
+    monkeypatch.setattr("skae.estimators._inference._CELLS", 1)
     take = batches.ArraySource.take
 
     def counted(source, index):

@@ -538,7 +538,7 @@ def test_every_solver_lowers_the_loss(mixed, solver):
 def test_many_rows_are_encoded_in_chunks_as_they_are_at_once(X, monkeypatch):
     model = quick(groups=THREE).fit(X)
     at_once = [model.transform(X), model.reconstruct(X), model.predict_by_group(X, 1)]
-    monkeypatch.setattr("skae.estimators._fitted._CELLS", 1)
+    monkeypatch.setattr("skae.estimators._inference._CELLS", 1)
     many = np.tile(X, (5, 1))
     chunked = [model.transform(many), model.reconstruct(many), model.predict_by_group(many, 1)]
     for a, b in zip(at_once, chunked, strict=True):

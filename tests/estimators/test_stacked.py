@@ -293,7 +293,7 @@ def test_memory_maps_are_read_in_chunks(X, tmp_path, monkeypatch):
     np.save(path, (X * 10).astype(np.uint8))
     mapped = np.load(path, mmap_mode="r")
     expected = stack(4, 2).fit(np.array(mapped))
-    monkeypatch.setattr("skae.estimators._fitted._CELLS", 1)
+    monkeypatch.setattr("skae.estimators._inference._CELLS", 1)
     monkeypatch.setattr("skae.estimators._fitted._FEW_ROWS", 7)
     fitted = stack(4, 2).fit(mapped)
     assert fitted.transform(mapped).dtype == np.float32
