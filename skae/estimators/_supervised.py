@@ -75,7 +75,7 @@ class NetworkClassifier(ClassifierMixin, NetworkPredictor):
         return self._outputs.classes
 
     def decision_function(self, X):
-        """The outputs before any probability: logits or margins.
+        """Give the outputs before any probability: logits or margins.
 
         Parameters
         ----------
@@ -91,7 +91,7 @@ class NetworkClassifier(ClassifierMixin, NetworkPredictor):
         return self._outputs.decision(raw)
 
     def predict(self, X):
-        """The most probable class.
+        """Predict the most probable class.
 
         Parameters
         ----------
@@ -108,7 +108,7 @@ class NetworkClassifier(ClassifierMixin, NetworkPredictor):
 
     @available_if(_has_probabilities)
     def predict_proba(self, X):
-        """Probabilities of the classes.
+        """Predict the probability of every class.
 
         Parameters
         ----------
@@ -125,7 +125,7 @@ class NetworkClassifier(ClassifierMixin, NetworkPredictor):
 
     @available_if(_has_probabilities)
     def predict_log_proba(self, X):
-        """Logarithms of `predict_proba`.
+        """Predict logarithms of probabilities.
 
         Parameters
         ----------
@@ -160,7 +160,7 @@ class NetworkRegressor(RegressorMixin, NetworkPredictor):
         return number_outputs(y)
 
     def predict(self, X):
-        """The network's outputs.
+        """Predict numbers.
 
         Parameters
         ----------

@@ -6,11 +6,12 @@ import inspect
 import pkgutil
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from numpydoc.docscrape import get_doc_object
 from numpydoc.validate import Validator, validate
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.decomposition import PCA
 from sklearn.utils._param_validation import StrOptions
 
@@ -138,6 +139,8 @@ def fitted(X):
         if cls is skae.StackedAutoencoder:
             layer = skae.Autoencoder(hidden_layer_sizes=(), activation="identity", max_iter=2)
             return [cls(layers=(2,), estimator=layer, joint=layer).fit(frame)]
+        if issubclass(cls, ClassifierMixin | RegressorMixin):
+            return [cls(max_iter=2, early_stopping=True).fit(frame, np.arange(len(frame)) % 3)]
         one_layer = {"hidden_layer_sizes": (), "activation": "identity"}
         return [cls(max_iter=2, early_stopping=True, **changed).fit(frame)
                 for changed in ({}, one_layer)]  # fmt: skip
