@@ -25,7 +25,7 @@ class _Summed(Loss):
 
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy(_Summed):
-    """-log p_c of the row's class c, p = softmax(raw), in nats; targets are one-hot rows."""
+    """-log p_c of the row's class c, p = softmax(raw), in nats; rows of targets add up to 1."""
 
     link = "softmax"
 
@@ -33,7 +33,16 @@ class SoftmaxCrossEntropy(_Summed):
         return -x * torch.log_softmax(raw, -1)
 
     def gradient(self, x, raw):
-        return torch.softmax(raw, -1).mul_(x.sum(-1, keepdim=True)).sub_(x)
+        return torch.softmax(raw, -1).sub_(x)
+
+    def accumulate(self, x, raw, scale, weight, total):
+        # For a few classes torch's softmax takes longer than its parts.
+        raw.sub_(raw.amax(-1, keepdim=True))
+        counted = x if weight is None else x * weight
+        total.addcmul_(counted, raw, value=-1)
+        mass = raw.exp_().sum(-1, keepdim=True)
+        raw.div_(mass).sub_(x).mul_(scale)
+        total.addcmul_(counted, mass.log_())
 
     def predict(self, raw):
         return torch.softmax(raw, -1)

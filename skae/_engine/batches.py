@@ -18,6 +18,7 @@ from skae.objective import NO_ROWS, Rows
 
 _GATHER_BYTES = 4 * 2**20  # up to this size, a cache's, an epoch's rows are shuffled in one pass
 _MAPPED_BYTES = 64 * 2**20  # up to this size a memory map is read whole
+_SIMPLE = ("weight", "target")
 _CHUNK_BYTES = 16 * 2**20  # rows of a pass over everything, at a time
 
 
@@ -165,6 +166,10 @@ def is_memory_map(X: Any) -> bool:
     return False
 
 
+class Staged(Rows):
+    """Weights and targets in tensors that are filled anew for every batch of one place."""
+
+
 class Batches:
     """The batches of an epoch: every row exactly once, the last batch as short as it comes.
 
@@ -184,6 +189,11 @@ class Batches:
         self.handed = source.n * (1 + self.accompanies)  # rows of an epoch
         self._staging: dict[int, Tensor] = {}
         self._views: tuple[Tensor, ...] = ()
+        # Of the rows, where they are weights and targets alone: see `_side`.
+        self._is_simple = self.rows is not NO_ROWS and all(
+            part is None for name, part in vars(self.rows).items() if name not in _SIMPLE
+        )
+        self._sides: dict[int, Staged] = {}
         if isinstance(source, TensorSource) and not self.accompanies:
             size = source.n * source.d * source.dtype.itemsize
             if not self.shuffle:
@@ -207,9 +217,29 @@ class Batches:
             if self.accompanies:
                 yield self._accompanied(index, draws)
                 continue
-            x = self._views[i] if self._views else self._staged(index, part.stop - part.start)
-            known = self.rows is not NO_ROWS
-            yield x, side_data(self.rows, index, self.source.dtype) if known else NO_ROWS
+            size = part.stop - part.start
+            x = self._views[i] if self._views else self._staged(index, size)
+            yield x, self._side(index, i if self._views else -size)
+
+    def _side(self, index: Tensor | slice, place: int) -> Rows:
+        """What is known of these rows; for the same place the same tensors, filled anew."""
+        if self.rows is NO_ROWS:
+            return NO_ROWS
+        if not self._is_simple:
+            return side_data(self.rows, index, self.source.dtype)
+        if place not in self._sides:
+            self._sides[place] = self._first_side(index)
+        elif not (self._views and isinstance(index, slice)):  # which are the same in every epoch
+            for axis, name in ((-1, "weight"), (-2, "target")):
+                if (part := getattr(self.rows, name)) is not None:
+                    _gather(part, axis, index, getattr(self._sides[place], name))
+        return self._sides[place]
+
+    def _first_side(self, index: Tensor | slice) -> Staged:
+        taken = {name: getattr(self.rows.take(index), name) for name in _SIMPLE}
+        if not self._views and isinstance(index, slice):  # a view, which is to be written to
+            taken = {name: part if part is None else part.clone() for name, part in taken.items()}
+        return Staged(**taken)
 
     def _accompanied(self, index: Tensor | slice, draws) -> tuple[Tensor, Rows]:
         """A batch in which every row has a neighbour along."""
@@ -227,3 +257,11 @@ class Batches:
         if isinstance(source, TensorSource) and isinstance(index, Tensor):
             return torch.index_select(source.X, -2, index, out=self._staging[n])
         return self._staging[n].copy_(source.take(index))
+
+
+def _gather(part: Tensor, axis: int, index: Tensor | slice, out: Tensor) -> None:
+    """Write these rows to `out`."""
+    if isinstance(index, Tensor):
+        torch.index_select(part, axis, index, out=out)
+    else:
+        out.copy_(part.narrow(axis, index.start, index.stop - index.start))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from skae._engine.autograd import corrupted, drop_input, drop_mask, weighted_sum
+from skae._engine.batches import Staged
 from skae._engine.buffer import Buffer, add_decay
 from skae._engine.dense import DenseOps, Op
 from skae._engine.parallel import ParallelOps, stack_ops
@@ -99,7 +100,7 @@ class Fused:
         self.rest = torch.zeros(buffer.lead, dtype=dtype, device=buffer.flat.device)
         self.programs: dict[tuple[int, int], Program] = {}
         self.sparse_programs: dict[int, Program] = {}
-        self.steps: dict[tuple[int, int], tuple[Tensor, list[Op]]] = {}
+        self.steps: dict[tuple[int, int, int], tuple[Tensor, Rows, list[Op]]] = {}
         self.totals: list[Tensor] = []  # weighted loss of every cell of the widest batches
 
     def add_gradient(
@@ -109,8 +110,9 @@ class Fused:
 
         The value is kept until `take_value`. Returns the objective's new state.
         """
-        if self.is_plain and rows is NO_ROWS:
-            for op in self._step(x, n):
+        is_known = rows is NO_ROWS or (isinstance(rows, Staged) and not self.buffer.lead)
+        if self.is_plain and is_known:
+            for op in self._step(x, rows, n):
                 op()
             return state
         if self.buffer.lead and x.ndim == 2:
@@ -124,17 +126,16 @@ class Fused:
             self._decay(x.shape[-2], n)
         return new_state
 
-    def _step(self, x: Tensor, n: int) -> list[Op]:
+    def _step(self, x: Tensor, rows: Rows, n: int) -> list[Op]:
         """The calls of a plain step on this batch; batches come again every epoch."""
-        key = (id(x), n)
+        key = (id(x), id(rows), n)
         if key not in self.steps:
             if len(self.steps) > _MOST_PROGRAMS:
                 self.steps.clear()
-            self.steps[key] = (x, self._plain_step(x, n))
-        return self.steps[key][1]
+            self.steps[key] = (x, rows, self._plain_step(x, rows, n))
+        return self.steps[key][2]
 
-    def _plain_step(self, x: Tensor, n: int) -> list[Op]:
-        given = x
+    def _plain_step(self, x: Tensor, side: Rows, n: int) -> list[Op]:
         if self.buffer.lead and x.ndim == 2:
             x = x.expand(*self.buffer.lead, *x.shape)
         rows, center = x.shape[-2], self.network.encoder.center
@@ -146,12 +147,21 @@ class Fused:
             encode = p.encoder.forward(x)
             back_encoder = p.encoder.backward(x, None)
         raw = p.decoder.slots[-1].a
-        scale = self._share(given.shape[-1], p) / n
-        total = self._total(raw, x)
-        end = self.objective.loss.kernels(x, raw, scale, total)
+        target = x if side.target is None else side.target
+        scale = self._share(target.shape[-1], p) / n
+        total = self._total(raw, target)
+        end = self.objective.loss.kernels(target, raw, scale, total)
+        if side.weight is not None:
+            end = [partial(self._weighted_end, target, raw, scale, side.weight, total)]
         if self.decays:
             back_encoder = [*back_encoder, partial(self._decay, rows, n)]
         return [*start, *encode, *p.decode, *end, *p.back_decoder, *back_encoder]
+
+    def _weighted_end(
+        self, x: Tensor, raw: Tensor, scale: float, weight: Tensor, total: Tensor
+    ) -> None:
+        weight = weight.unsqueeze(-1)
+        self.objective.loss.accumulate(x, raw, weight * scale, weight, total)
 
     def _program(self, n: int, n_z: int) -> Program:
         """The calls for batches of n rows, and n_z rows of codes."""

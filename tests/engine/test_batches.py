@@ -11,6 +11,7 @@ from skae._engine.batches import (
     ArraySource,
     Batches,
     SparseSource,
+    Staged,
     Subset,
     TensorSource,
     is_memory_map,
@@ -292,3 +293,46 @@ def test_a_full_batch_and_a_matrix_bring_nobody():
         assert len(x) == size
         assert rows.weight is None
         assert_close(rows.pairs.phi, pairs.phi[:size, :size])
+
+
+# ---- weights and targets, in tensors that are used again
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("kind", ["tensor", "large", "array"])
+@pytest.mark.parametrize("names", [("weight",), ("target",), ("weight", "target")], ids=str)
+def test_weights_and_targets_are_those_of_the_rows_in_every_epoch(
+    shuffle, kind, names, monkeypatch
+):
+    if kind == "large":
+        monkeypatch.setattr("skae._engine.batches._GATHER_BYTES", 1)
+    n = 23
+    X = torch.arange(n, dtype=torch.float64).unsqueeze(-1).repeat(1, 3)
+    source = ArraySource(X.numpy(), torch.float64) if kind == "array" else make_source(X, X.dtype)
+    every = {"weight": X[:, 0] * 10, "target": torch.stack([X[:, 0], -X[:, 0]], -1)}
+    rows = Rows(**{name: every[name].clone() for name in names})
+    batches = Batches(source, rows, 5, shuffle)
+    draws, places = Streams([0]).draws("shuffle", torch.float64), []
+    for _ in range(3):
+        seen, here = [], []
+        for x, side in batches.epoch(draws):
+            assert isinstance(side, Staged)
+            at = x[:, 0].long()
+            for name in ("weight", "target"):
+                got = getattr(side, name)
+                assert (got is None) == (name not in names)
+                if got is not None:
+                    torch.testing.assert_close(got, every[name][at])
+            seen += at.tolist()
+            here.append(id(side))
+        assert sorted(seen) == list(range(n))
+        places.append(here)
+    assert places[0] == places[1] == places[2]
+    for name in names:  # what was given is never written to
+        torch.testing.assert_close(getattr(rows, name), every[name])
+
+
+def test_other_knowledge_of_rows_comes_in_tensors_of_its_own():
+    rows = Rows(weight=torch.ones(6), index=torch.arange(6))
+    batches = Batches(make_source(torch.zeros(6, 2), torch.float32), rows, 3, False)
+    assert not any(isinstance(side, Staged) for _, side in batches.epoch(None))

@@ -27,9 +27,11 @@ from toys import (
 )
 
 from skae._engine.autograd import drop_mask
+from skae._engine.batches import Staged
 from skae._engine.buffer import Buffer
 from skae._engine.rng import Streams
 from skae.activations import ACTIVATIONS
+from skae.label_losses import LABEL_LOSSES
 from skae.losses import LOSSES, Huber, SquaredError
 from skae.networks import Network
 from skae.objective import Objective, Rows, stack
@@ -480,3 +482,35 @@ def test_penalty_on_weights_leaves_frozen_ones_alone(engine):
     held = Network(dataclasses.replace(net.encoder, frozen=1), net.decoder)
     got = step(engine, held, OBJECTIVES["SmoothWeights"], normal(N, D))
     assert not any(got.gradients[name].any() for name in held.frozen_names())
+
+
+# ---- steps that know weights and targets
+
+
+@pytest.mark.parametrize("names", [("weight",), ("target",), ("weight", "target")], ids=str)
+@pytest.mark.parametrize("name", LOSSES)
+def test_prepared_step_with_weights_and_targets_is_the_general_one(name, names):
+    loss = LOSSES[name]
+    o = objective(loss=loss)
+    x, known = inside(loss, N, D), {"target": inside(loss, N, D, seed=5), "weight": rows().weight}
+    given = {key: known[key] for key in names}
+    net = network()
+    expected = step(Fused, net, o, x, Rows(**given), batches=2)
+    got = step(Fused, net, o, x, Staged(**given), batches=2)
+    assert_close(got.value, expected.value)
+    assert_close(got.gradients, expected.gradients)
+    assert_close(step(Autograd, net, o, x, Staged(**given), batches=2).value, expected.value)
+
+
+@pytest.mark.parametrize("name", LABEL_LOSSES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_prepared_step_on_labels_is_autograds(name, weighted):
+    loss = LABEL_LOSSES[name]
+    on = torch.eye(4, dtype=DOUBLE)[torch.arange(N) % 4]
+    side = {"target": 2 * on - 1 if loss.link == "margin" else on}
+    if weighted:
+        side["weight"] = rows().weight
+    net = network(output_width=4, center=CENTER, gains=(0.5, 1.0))
+    assert_engines_agree(net, objective(loss=loss), normal(N, D), Staged(**side))
+    assert_engines_agree(net, objective(loss=loss, alpha=0.1), normal(N, D), Staged(**side))
+    assert_engines_agree(net, objective(loss=loss, dropout=0.3), normal(N, D), Staged(**side))
