@@ -39,9 +39,15 @@ def bounded_activation(estimator: Any, term: str, otherwise: str) -> str:
 def check_codes(
     network: Network, source: Source, activation: str, term: str, otherwise: str
 ) -> None:
-    """Raise when a module of the user's gives codes beyond the bounds of this activation."""
+    """Raise when an encoder that was given leaves the bounds of this activation."""
     encoder: Any = network.encoder
     if isinstance(encoder, Dense):
+        if encoder.last_activation != activation:
+            raise ValueError(
+                f"{term} compares activations by code_activation={activation!r}, but encoder ends "
+                f"with {encoder.last_activation!r}. Give one that ends with 'logistic' or 'tanh', "
+                f"and set code_activation to it, or use {otherwise}."
+            )
         return
     encoder.working.eval()
     with torch.no_grad():

@@ -372,3 +372,11 @@ def test_clone_and_refit_give_the_same(pixels):
     again = clone(model).fit(pixels)
     assert same_weights(model, again)
     assert same_weights(model.fit(pixels), again)
+
+
+def test_kl_is_refused_for_the_encoder_of_an_estimator_without_bounds(X):
+    plain = Autoencoder(n_components=3, hidden_layer_sizes=(), max_iter=2, tol=None).fit(X)
+    with pytest.raises(ValueError, match="encoder ends with 'relu'"):
+        SparseAutoencoder(encoder=plain.encoder_, max_iter=2, tol=None).fit(X)
+    bounded = SparseAutoencoder(n_components=3, max_iter=2, tol=None).fit(X)
+    SparseAutoencoder(encoder=bounded.encoder_, max_iter=2, tol=None).fit(X)
