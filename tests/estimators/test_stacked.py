@@ -294,7 +294,7 @@ def test_memory_maps_are_read_in_chunks(X, tmp_path, monkeypatch):
     mapped = np.load(path, mmap_mode="r")
     expected = stack(4, 2).fit(np.array(mapped))
     monkeypatch.setattr("skae.estimators._inference._CELLS", 1)
-    monkeypatch.setattr("skae.estimators._fitted._FEW_ROWS", 7)
+    monkeypatch.setattr("skae.estimators._inference._FEW_ROWS", 7)
     fitted = stack(4, 2).fit(mapped)
     assert fitted.transform(mapped).dtype == np.float32
     np.testing.assert_allclose(fitted.transform(mapped), expected.transform(mapped), atol=1e-4)
