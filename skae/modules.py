@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,38 @@ class ParallelModule(nn.Module):
         """The output without a graph, in x's dtype; a tensor of its own."""
         both = zip(self.parts, self.columns, strict=True)
         return torch.cat([part.infer(x[..., columns]) for part, columns in both], -1)  # type: ignore[operator]
+
+
+class Encoded(nn.Module):
+    """The step from an encoder's output h to the code, where an objective has one: its `encode`."""
+
+    def __init__(self, objective: Any):
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, h: Tensor) -> Tensor:
+        """The code."""
+        return self.objective.encode(h)
+
+    def extra_repr(self) -> str:
+        """Whose step it is."""
+        return type(self.objective).__name__
+
+
+class Predicted(nn.Module):
+    """The step from a decoder's output to x^, where a loss has more than an activation for it."""
+
+    def __init__(self, loss: Any):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """The reconstruction."""
+        return self.loss.predict(raw)
+
+    def extra_repr(self) -> str:
+        """Whose step it is."""
+        return type(self.loss).__name__
 
 
 def as_index(columns: Sequence[int]) -> slice | Tensor:

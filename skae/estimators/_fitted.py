@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from skae._engine.batches import complete, missing
 from skae._engine.sparse_code import infer_from_sparse
+from skae.estimators._export import mlp_of, torch_of
 from skae.estimators._input import Data, check_namespace, read_codes, read_data, read_weight
 from skae.modules import DenseModule, ParallelModule, infer
 from skae.objective import Features, observed_weight
@@ -196,6 +197,117 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         self.decoder_.to(device)
         return self
 
+    def to_torch(self, part="autoencoder"):
+        """Copy the network as a plain ``torch.nn.Sequential``.
+
+        It works in the units of X and includes the output's activation, so that
+        ``to_torch()(torch.from_numpy(X))`` is ``reconstruct(X)``, and is independent of this
+        estimator. Linear layers and activations are torch's own. Where a code or an output takes
+        another step (a k-sparse code, split-brain predictions), a module of this package does it.
+        Missing values are not filled in: fill them with `statistics_` before.
+
+        Parameters
+        ----------
+        part : {"autoencoder", "encoder", "decoder"}, default="autoencoder"
+            The whole network, from X to its reconstruction, or only that to or from the code.
+
+        Returns
+        -------
+        module : torch.nn.Sequential
+            In inference mode, in the dtype and on the device of the fitted network; its
+            parameters can be trained further.
+
+        Raises
+        ------
+        ValueError
+            If there is no such part.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from skae import Autoencoder
+        >>> X, _ = load_digits(return_X_y=True)
+        >>> model = Autoencoder(n_components=8, hidden_layer_sizes=(), max_iter=2).fit(X)
+        >>> model.to_torch()
+        Sequential(
+          (0): Linear(in_features=64, out_features=8, bias=True)
+          (1): ReLU()
+          (2): Linear(in_features=8, out_features=64, bias=True)
+        )
+        """
+        check_is_fitted(self)
+        return torch_of(self, part)
+
+    def to_mlp(self, kind, y=None, random_state=None, **mlp_params):
+        """Start a multi-layer perceptron of scikit-learn from the trained weights.
+
+        It predicts right away; `fit`, which has ``warm_start=True``, and `partial_fit` go on from
+        these weights. (A classifier's `partial_fit` on chunks that lack some class needs
+        ``warm_start=False``, as everywhere in scikit-learn.) Its hidden layers are the encoder's,
+        the code included, with a new last layer on top; or, as an autoencoder, all layers, so that
+        its `predict` is `reconstruct`. Corruption, penalties and dropout are not part of it.
+
+        Parameters
+        ----------
+        kind : {"classifier", "regressor", "autoencoder"}
+            An `MLPClassifier` or `MLPRegressor` on the code, or an `MLPRegressor` from X to X.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            The targets that it will be fitted to, for its outputs; an array of all classes will
+            do for one label a sample, 0-1 indicators are several. Ignored by "autoencoder".
+
+        random_state : int, RandomState instance, default=None
+            Draws the new layer, as an MLP draws it, and becomes the MLP's own. None is that of
+            this estimator.
+
+        **mlp_params : dict
+            Other parameters of the MLP, instead of what they would be; not `hidden_layer_sizes`,
+            `activation` and `loss`.
+
+        Returns
+        -------
+        mlp : MLPClassifier or MLPRegressor
+            With its own copy of the weights.
+
+        Raises
+        ------
+        ValueError
+            If an MLP cannot be this network: all its hidden layers have one activation, identity,
+            logistic, tanh or relu, and regression has a squared error behind a linear output (or,
+            from scikit-learn 1.7 on, a Poisson loss behind an exponential one).
+
+        Notes
+        -----
+        The parameters that both have are taken over. Those that mean something else there:
+
+        - `alpha`, of which an MLP divides the gradient by the rows of a batch, beside squared
+          errors summed over outputs. As an autoencoder it gets ``rows d alpha / 2`` (Poisson
+          loss: ``rows d alpha``), with rows those of a batch here (all of them under lbfgs), and
+          d features: the same minimum. On a code, alpha / 2 |W|^2 stands beside the
+          cross-entropy of a sample (``rows alpha``), or beside its mean squared error.
+        - `learning_rate_init`: sgd takes the same steps with it divided by the same d / 2 (or d).
+          Adam here works in the units of the data, there on raw weights, with the same rate.
+        - `tol` is a fraction of the loss here and absolute there; as an autoencoder it is
+          converted at the last loss (but for lbfgs and early stopping, which compare something
+          else). None becomes ``n_iter_no_change=inf``.
+        - ``solver="cg"`` becomes "lbfgs". Schedules are not taken over: the learning rate is
+          constant.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from skae import Autoencoder
+        >>> X, y = load_digits(return_X_y=True)
+        >>> model = Autoencoder(n_components=32, code_activation="relu", max_iter=5, random_state=0)
+        >>> mlp = model.fit(X / 16).to_mlp("classifier", y, max_iter=10)
+        >>> mlp.hidden_layer_sizes
+        (100, 32)
+        >>> mlp.fit(X / 16, y).score(X / 16, y) > 0.8
+        True
+        """
+        check_is_fitted(self)
+        return mlp_of(self, kind, y, random_state, mlp_params)
+
     def __getstate__(self):
         state = super().__getstate__()
         for name in ("encoder_", "decoder_"):
@@ -278,7 +390,11 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return (complete(x, means, gone), (~gone).to(x.dtype)) if gone.any() else (x, None)
 
     def _encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        return self.objective_.encode(infer(self.encoder_, self._completed(x)[0], out))
+        return self._chosen().encode(infer(self.encoder_, self._completed(x)[0], out))
+
+    def _chosen(self) -> Any:
+        """The objective by which inference goes."""
+        return self.objective_
 
     def _raw(self, z: Tensor, out: Tensor | None = None) -> Tensor:
         raw = infer_from_sparse(self.decoder_, z)

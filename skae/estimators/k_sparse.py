@@ -18,7 +18,6 @@ from skae._engine.train import FULL_BATCH
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._estimator import estimator
 from skae.latents import keep_largest, keep_largest_of_batch, largest, whole
-from skae.modules import infer
 from skae.objective import Forward, Objective, is_positive
 
 _FALL = 0.5  # of the schedule's horizon, over which k falls (the paper's first half of the epochs)
@@ -407,9 +406,6 @@ class KSparseAutoencoder(BaseAutoencoder):
 
     def _reported(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"dead_fraction_": float(self._objective().dead(state).double().mean())}  # type: ignore[attr-defined]
-
-    def _encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        return self._chosen().encode(infer(self.encoder_, self._completed(x)[0], out))
 
     def _chosen(self) -> KSparse:
         """The objective with the present `alpha_k`, which may have been set after training."""

@@ -1,0 +1,170 @@
+"""Fitted networks for others: plain torch modules, and scikit-learn's multi-layer perceptrons."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_array
+from torch import nn
+
+from skae.activations import ACTIVATIONS
+from skae.estimators._mlp import (
+    dense_layers,
+    mlp_classifier_on,
+    mlp_regressor,
+    mlp_regressor_on,
+)
+from skae.losses import Loss, Poisson, SquaredError
+from skae.modules import DenseModule, Encoded, Predicted
+from skae.objective import Objective, overrides
+
+_AUTO_BATCH = 200  # what batch_size="auto" comes to at most, here as there
+# Parameters of both, under the same name; `mlp_parameters` changes the values of some.
+_SHARED = (
+    "solver", "learning_rate_init", "batch_size", "max_iter", "shuffle", "tol", "n_iter_no_change",
+    "momentum", "nesterovs_momentum", "early_stopping", "validation_fraction", "random_state",
+    "verbose",
+)  # fmt: skip
+
+
+# ---- torch
+
+
+def torch_of(estimator: Any, part: str) -> nn.Sequential:
+    """A fitted autoencoder, or one part of it, as a module of its own."""
+    _check_choice("part", part, ("autoencoder", "encoder", "decoder"))
+    encoder = encoder_parts(estimator) if part != "decoder" else []
+    decoder = decoder_parts(estimator) if part != "encoder" else []
+    return nn.Sequential(*encoder, *decoder).eval()
+
+
+def encoder_parts(estimator: Any) -> list[nn.Module]:
+    """Copies of the steps from x to the code."""
+    objective: Objective = estimator._chosen()
+    step = [Encoded(copy.deepcopy(objective))] if overrides(objective, "encode") else []
+    return [*_plain_parts(estimator.encoder_), *step]
+
+
+def decoder_parts(estimator: Any) -> list[nn.Module]:
+    """Copies of the steps from the code to x^."""
+    return [*_plain_parts(estimator.decoder_), *_output_parts(estimator.objective_.loss)]
+
+
+def _output_parts(loss: Loss) -> list[nn.Module]:
+    if type(loss).predict is not Loss.predict:
+        return [Predicted(copy.deepcopy(loss))]
+    return [] if loss.link == "identity" else [ACTIVATIONS[loss.link].module()]  # type: ignore[misc]
+
+
+def _plain_parts(module: nn.Module) -> list[nn.Module]:
+    """A copy of a module; of our dense ones the parts, as torch's own."""
+    if not isinstance(module, DenseModule):
+        return [copy.deepcopy(module)]
+    return [_plain(part) if isinstance(part, nn.Linear) else copy.deepcopy(part) for part in module]
+
+
+def _plain(linear: nn.Linear) -> nn.Linear:
+    made = nn.Linear(linear.in_features, linear.out_features, device="meta")  # draws nothing
+    made.weight, made.bias = copy.deepcopy(linear.weight), copy.deepcopy(linear.bias)
+    return made
+
+
+# ---- scikit-learn
+
+
+def mlp_of(estimator: Any, kind: str, y: Any, random_state: Any, given: Mapping[str, Any]) -> Any:
+    """An MLP that starts from a fitted autoencoder's weights."""
+    _check_choice("kind", kind, tuple(_MAKERS))
+    if random_state is not None:
+        given = {**given, "random_state": random_state}
+    if y is None and kind != "autoencoder":
+        what = "labels, or the array of all classes" if kind == "classifier" else "targets"
+        raise ValueError(f"kind={kind!r} needs y for the number of outputs. Pass the {what}.")
+    mlp = _MAKERS[kind](estimator, y, given)
+    if hasattr(estimator, "feature_names_in_"):
+        mlp.feature_names_in_ = estimator.feature_names_in_.copy()
+    return mlp
+
+
+def _classifier_mlp(estimator: Any, y: Any, given: Mapping[str, Any]) -> Any:
+    encoder = nn.Sequential(*encoder_parts(estimator))
+    return mlp_classifier_on(encoder, y, **mlp_parameters(estimator, given, 1.0))
+
+
+def _regressor_mlp(estimator: Any, y: Any, given: Mapping[str, Any]) -> Any:
+    y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
+    outputs = 1 if y.ndim == 1 else y.shape[1]
+    c = 1.0 if given.get("loss") == "poisson" else 2.0
+    encoder = nn.Sequential(*encoder_parts(estimator))
+    return mlp_regressor_on(encoder, outputs, **mlp_parameters(estimator, given, c / outputs))
+
+
+def _autoencoder_mlp(estimator: Any, y: Any, given: Mapping[str, Any]) -> Any:
+    loss, d = estimator.objective_.loss, estimator.n_features_in_
+    module = nn.Sequential(*encoder_parts(estimator), *_plain_parts(estimator.decoder_))
+    dense_layers(module)  # the first thing that an MLP cannot be
+    if type(loss) not in _REGRESSION:
+        raise ValueError(
+            "An MLPRegressor has the squared error behind a linear output, or Poisson's behind an "
+            f"exponential one, but this autoencoder has {type(loss).__name__} behind "
+            f"{loss.link!r}. Fit it with loss='squared_error' and output_activation='auto', or "
+            "use to_torch()."
+        )
+    own, c, value = _REGRESSION[type(loss)]
+    if "loss" in given:
+        raise ValueError(f"loss={given['loss']!r}, but an autoencoder keeps its own. Leave it out.")
+    params = mlp_parameters(estimator, given, c / d) | own
+    by_loss = params["solver"] != "lbfgs" and not params["early_stopping"]
+    if "tol" not in given and by_loss and math.isfinite(estimator.loss_):
+        params["tol"] *= value(d) * estimator.loss_
+    return mlp_regressor(module, **params)
+
+
+_MAKERS = {
+    "classifier": _classifier_mlp, "regressor": _regressor_mlp, "autoencoder": _autoencoder_mlp,
+}  # fmt: skip
+# Of each loss: the MLP's name for it; c where our gradient is c / d (x^ - x), an MLP's being
+# x^ - x; and what an MLP shows for a loss of 1 here (for the squared error its value is a mean
+# over outputs, though its gradient is that of the sum).
+_REGRESSION: dict[type[Loss], tuple[dict[str, str], float, Callable[[int], float]]] = {
+    SquaredError: ({}, 2.0, lambda d: 0.5),
+    Poisson: ({"loss": "poisson"}, 1.0, float),
+}
+
+
+def mlp_parameters(estimator: Any, given: Mapping[str, Any], ratio: float) -> dict[str, Any]:
+    """Parameters by which an MLP trains as the estimator does, but for those that are given.
+
+    `ratio` is the gradient of our loss divided by that of the MLP's. We minimise
+    ``loss + alpha / 2 |W|^2``; on a batch of b rows an MLP has the gradient of
+    ``loss / ratio + alpha_mlp / (2 b) |W|^2``, the same but for that factor where
+    ``alpha_mlp = b alpha / ratio``. A step of sgd is the same with `ratio` times our rate.
+    """
+    own = estimator.get_params(deep=False)
+    params = {name: own[name] for name in _SHARED if name in own}
+    if own["tol"] is None:
+        params |= {"tol": 0.0, "n_iter_no_change": np.inf}
+    if own["solver"] == "cg":
+        params["solver"] = "lbfgs"  # the other one that takes all rows at once
+    params |= given
+    if "alpha" not in given:
+        params["alpha"] = own["alpha"] * _rows_per_step(params, estimator) / ratio
+    if "learning_rate_init" not in given and own["solver"] == params["solver"] == "sgd":
+        params["learning_rate_init"] *= ratio
+    return params
+
+
+def _rows_per_step(params: Mapping[str, Any], estimator: Any) -> int:
+    n = estimator._n_trained
+    if params["solver"] == "lbfgs":
+        return n
+    return min(n, _AUTO_BATCH if params["batch_size"] == "auto" else params["batch_size"])
+
+
+def _check_choice(name: str, given: Any, choices: Sequence[str]) -> None:
+    if given not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {given!r}.")
