@@ -58,6 +58,8 @@ def dense_layers(module: nn.Module) -> list[Layer]:
     for part in _flat(module):
         if isinstance(part, nn.Linear):
             layers.append(Layer(part, "identity"))
+        elif isinstance(part, nn.Identity):
+            continue
         elif layers and layers[-1].activation == "identity" and type(part) in NAME_OF:
             layers[-1] = layers[-1]._replace(activation=NAME_OF[type(part)])
         else:

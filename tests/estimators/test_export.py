@@ -199,8 +199,8 @@ def test_mlp_of_a_variant_predicts_reconstructions(cls, X):
 def test_mlp_of_modules_of_ones_own(X):
     encoder = nn.Sequential(nn.Sequential(nn.Linear(5, 4), nn.Tanh()), nn.Linear(4, 3, bias=False))
     decoder = nn.Sequential(nn.Identity(), nn.Linear(3, 5))
-    encoder.append(nn.Tanh())
-    model = fitted(X, encoder=encoder, decoder=decoder[1], n_components=3)
+    encoder.extend([nn.Tanh(), nn.Identity()])
+    model = fitted(X, encoder=encoder, decoder=decoder, n_components=3)
     assert_same(model.to_mlp("autoencoder").predict(X), model.reconstruct(X))
 
 
@@ -385,6 +385,7 @@ def test_classifier_of_several_labels_trains(wine):
     assert mlp.predict(X).shape == Y.shape
 
 
+@pytest.mark.filterwarnings("ignore:A column-vector y was passed")
 @pytest.mark.parametrize("columns", [None, 1, 2])
 def test_regressor_trains_from_the_encoder(columns, wine):
     X, _ = wine
