@@ -63,36 +63,29 @@ class ParallelModule(nn.Module):
         return torch.cat([part.infer(x[..., columns]) for part, columns in both], -1)  # type: ignore[operator]
 
 
-class Encoded(nn.Module):
-    """The step from an encoder's output h to the code, where an objective has one: its `encode`."""
+class Applied(nn.Module):
+    """A hook of an objective, or a loss's `predict`, as a step between modules.
 
-    def __init__(self, objective: Any):
+    Parameters
+    ----------
+    owner : Objective or Loss
+        Numbers with pure functions of tensors.
+
+    method : str
+        Which of them: "encode" of an objective, or "predict" of a loss.
+    """
+
+    def __init__(self, owner: Any, method: str):
         super().__init__()
-        self.objective = objective
+        self.owner, self.method = owner, method
 
-    def forward(self, h: Tensor) -> Tensor:
-        """The code."""
-        return self.objective.encode(h)
+    def forward(self, x: Tensor) -> Tensor:
+        """What the function gives for x."""
+        return getattr(self.owner, self.method)(x)
 
     def extra_repr(self) -> str:
-        """Whose step it is."""
-        return type(self.objective).__name__
-
-
-class Predicted(nn.Module):
-    """The step from a decoder's output to x^, where a loss has more than an activation for it."""
-
-    def __init__(self, loss: Any):
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, raw: Tensor) -> Tensor:
-        """The reconstruction."""
-        return self.loss.predict(raw)
-
-    def extra_repr(self) -> str:
-        """Whose step it is."""
-        return type(self.loss).__name__
+        """The function, by name."""
+        return f"{type(self.owner).__name__}.{self.method}"
 
 
 def as_index(columns: Sequence[int]) -> slice | Tensor:

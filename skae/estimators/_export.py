@@ -14,12 +14,13 @@ from torch import nn
 from skae.activations import ACTIVATIONS
 from skae.estimators._mlp import (
     dense_layers,
+    flat,
     mlp_classifier_on,
     mlp_regressor,
     mlp_regressor_on,
 )
 from skae.losses import Loss, Poisson, SquaredError
-from skae.modules import DenseModule, Encoded, Predicted
+from skae.modules import Applied, Linear
 from skae.objective import Objective, overrides
 
 _AUTO_BATCH = 200  # what batch_size="auto" comes to at most, here as there
@@ -44,8 +45,8 @@ def torch_of(estimator: Any, part: str) -> nn.Sequential:
 
 def encoder_parts(estimator: Any) -> list[nn.Module]:
     """Copies of the steps from x to the code."""
-    objective: Objective = estimator._chosen()
-    step = [Encoded(copy.deepcopy(objective))] if overrides(objective, "encode") else []
+    objective: Objective = estimator._coding()
+    step = [Applied(copy.deepcopy(objective), "encode")] if overrides(objective, "encode") else []
     return [*_plain_parts(estimator.encoder_), *step]
 
 
@@ -56,20 +57,18 @@ def decoder_parts(estimator: Any) -> list[nn.Module]:
 
 def _output_parts(loss: Loss) -> list[nn.Module]:
     if type(loss).predict is not Loss.predict:
-        return [Predicted(copy.deepcopy(loss))]
+        return [Applied(copy.deepcopy(loss), "predict")]
     return [] if loss.link == "identity" else [ACTIVATIONS[loss.link].module()]  # type: ignore[misc]
 
 
 def _plain_parts(module: nn.Module) -> list[nn.Module]:
-    """A copy of a module; of our dense ones the parts, as torch's own."""
-    if not isinstance(module, DenseModule):
-        return [copy.deepcopy(module)]
-    return [_plain(part) if isinstance(part, nn.Linear) else copy.deepcopy(part) for part in module]
+    """A copy of a module, taken apart where it is a sequence, with torch's own linear layers."""
+    return [_plain(part) if type(part) is Linear else part for part in flat(copy.deepcopy(module))]
 
 
-def _plain(linear: nn.Linear) -> nn.Linear:
+def _plain(linear: Linear) -> nn.Linear:
     made = nn.Linear(linear.in_features, linear.out_features, device="meta")  # draws nothing
-    made.weight, made.bias = copy.deepcopy(linear.weight), copy.deepcopy(linear.bias)
+    made.weight, made.bias = linear.weight, linear.bias
     return made
 
 
@@ -118,8 +117,7 @@ def _autoencoder_mlp(estimator: Any, y: Any, given: Mapping[str, Any]) -> Any:
     if "loss" in given:
         raise ValueError(f"loss={given['loss']!r}, but an autoencoder keeps its own. Leave it out.")
     params = mlp_parameters(estimator, given, c / d) | own
-    by_loss = params["solver"] != "lbfgs" and not params["early_stopping"]
-    if "tol" not in given and by_loss and math.isfinite(estimator.loss_):
+    if "tol" in params and "tol" not in given and _stops_by_loss(params, estimator):
         params["tol"] *= value(d) * estimator.loss_
     return mlp_regressor(module, **params)
 
@@ -146,6 +144,8 @@ def mlp_parameters(estimator: Any, given: Mapping[str, Any], ratio: float) -> di
     """
     own = estimator.get_params(deep=False)
     params = {name: own[name] for name in _SHARED if name in own}
+    if "solver" not in own:  # made of others that have them
+        return {**params, **given}
     if own["tol"] is None:
         params |= {"tol": 0.0, "n_iter_no_change": np.inf}
     if own["solver"] == "cg":
@@ -156,6 +156,12 @@ def mlp_parameters(estimator: Any, given: Mapping[str, Any], ratio: float) -> di
     if "learning_rate_init" not in given and own["solver"] == params["solver"] == "sgd":
         params["learning_rate_init"] *= ratio
     return params
+
+
+def _stops_by_loss(params: Mapping[str, Any], estimator: Any) -> bool:
+    """Whether an MLP compares losses, and the last one here tells their size."""
+    watches_loss = params["solver"] != "lbfgs" and not params["early_stopping"]
+    return watches_loss and math.isfinite(estimator.loss_)
 
 
 def _rows_per_step(params: Mapping[str, Any], estimator: Any) -> int:

@@ -293,6 +293,8 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         - ``solver="cg"`` becomes "lbfgs". Schedules are not taken over: the learning rate is
           constant.
 
+        An estimator that holds others, as a stack, has none of these: they are an MLP's defaults.
+
         Examples
         --------
         >>> from sklearn.datasets import load_digits
@@ -390,10 +392,10 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return (complete(x, means, gone), (~gone).to(x.dtype)) if gone.any() else (x, None)
 
     def _encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        return self._chosen().encode(infer(self.encoder_, self._completed(x)[0], out))
+        return self._coding().encode(infer(self.encoder_, self._completed(x)[0], out))
 
-    def _chosen(self) -> Any:
-        """The objective by which inference goes."""
+    def _coding(self) -> Any:
+        """The objective whose `encode` follows the encoder."""
         return self.objective_
 
     def _raw(self, z: Tensor, out: Tensor | None = None) -> Tensor:

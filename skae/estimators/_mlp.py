@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from torch import nn
 
 from skae.activations import NAME_OF
+from skae.modules import DenseModule
 
 _MLP_ACTIVATIONS = ("identity", "logistic", "tanh", "relu")
 
@@ -55,7 +56,7 @@ def mlp_regressor_on(encoder: nn.Sequential, n_outputs: int, **params: Any) -> A
 def dense_layers(module: nn.Module) -> list[Layer]:
     """The layers of a module that is nothing but linear layers and activations."""
     layers: list[Layer] = []
-    for part in _flat(module):
+    for part in flat(module):
         if isinstance(part, nn.Linear):
             layers.append(Layer(part, "identity"))
         elif isinstance(part, nn.Identity):
@@ -70,12 +71,13 @@ def dense_layers(module: nn.Module) -> list[Layer]:
     return layers
 
 
-def _flat(module: nn.Module) -> Iterator[nn.Module]:
-    if not isinstance(module, nn.Sequential):
+def flat(module: nn.Module) -> Iterator[nn.Module]:
+    """The parts of a sequence, in order; of another module the module itself."""
+    if type(module) not in (nn.Sequential, DenseModule):
         yield module
     else:
-        for part in module:
-            yield from _flat(part)
+        for part in module:  # type: ignore[attr-defined]
+            yield from flat(part)
 
 
 def _classifier(hidden: Sequence[Layer], head: Layer | None, y: Any, params: dict) -> Any:

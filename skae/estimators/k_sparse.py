@@ -407,7 +407,7 @@ class KSparseAutoencoder(BaseAutoencoder):
     def _reported(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"dead_fraction_": float(self._objective().dead(state).double().mean())}  # type: ignore[attr-defined]
 
-    def _chosen(self) -> KSparse:
+    def _coding(self) -> KSparse:
         """The objective with the present `alpha_k`, which may have been set after training."""
         fitted: KSparse = self.objective_
         if self.alpha_k == fitted.alpha_k:

@@ -25,7 +25,7 @@ from skae import (
 )
 from skae.estimators._mlp import mlp_classifier, mlp_regressor
 from skae.losses import SquaredError
-from skae.modules import Encoded
+from skae.modules import Applied
 
 HAS_POISSON = "loss" in inspect.signature(MLPRegressor).parameters
 TANH = {"activation": "tanh", "code_activation": "tanh"}
@@ -126,6 +126,15 @@ def test_torch_module_of_dense_layers_is_torchs_own(unit):
     assert all(p.requires_grad for p in module.parameters())
 
 
+def test_torch_module_keeps_modules_of_ones_own_as_they_are(X):
+    shared = nn.Linear(5, 5)
+    encoder = nn.Sequential(shared, nn.Tanh(), shared, nn.LayerNorm(5))
+    module = fitted(X, encoder=encoder, n_components=5).to_torch("encoder")
+    assert [type(part) for part in module] == [nn.Linear, nn.Tanh, nn.Linear, nn.LayerNorm]
+    assert module[0] is module[2]
+    assert module[0] is not shared
+
+
 def test_torch_module_keeps_the_dtype_of_the_fit(X):
     model = fitted(X.astype(np.float32))
     assert {p.dtype for p in model.to_torch().parameters()} == {torch.float32}
@@ -156,8 +165,8 @@ def test_torch_module_takes_no_draw_of_the_global_generator(X):
 def test_torch_module_keeps_as_many_units_as_set_after_training(X):
     model = fitted(X, KSparseAutoencoder, k=1, n_components=4, hidden_layer_sizes=())
     encoder = model.set_params(alpha_k=2).to_torch("encoder")
-    assert isinstance(encoder[-1], Encoded)
-    assert "KSparse" in repr(encoder)
+    assert isinstance(encoder[-1], Applied)
+    assert "KSparse.encode" in repr(encoder)
     assert ((run(encoder, X) != 0).sum(1) == 2).all()
     assert_same(run(encoder, X), model.transform(X))
 
@@ -497,6 +506,24 @@ def test_poisson_needs_a_newer_scikit_learn(unit):
         fitted(unit, loss="poisson", **TANH).to_mlp("autoencoder")
 
 
+class Made(Autoencoder):
+    """An estimator without training parameters of its own, as those that hold others."""
+
+    def get_params(self, deep=True):
+        return {"random_state": self.random_state}
+
+
+def test_estimator_without_training_parameters_leaves_those_of_an_mlp(X):
+    model = fitted(X, **TANH)
+    model.__class__ = Made
+    for kind, cls in (("autoencoder", MLPRegressor), ("classifier", MLPClassifier)):
+        params = model.to_mlp(kind, [0, 1], max_iter=4).get_params()
+        own = {"hidden_layer_sizes", "activation", "warm_start", "random_state", "max_iter"}
+        rest = {name: value for name, value in params.items() if name not in own}
+        assert rest.items() <= cls().get_params().items()
+        assert (params["random_state"], params["max_iter"]) == (0, 4)
+
+
 # ---- what an MLP cannot be
 
 
@@ -546,8 +573,8 @@ def test_loss_that_an_mlp_lacks_is_refused_for_an_autoencoder_only(params, named
 
 def test_code_that_is_more_than_a_layer_is_refused(X):
     model = fitted(X, KSparseAutoencoder, hidden_layer_sizes=())
-    refused("after 1 of them .* Encoded.KSparse.. Use to_torch", model)
-    refused("after 1 of them .* Encoded.KSparse.. Use to_torch", model, "classifier", [0, 1])
+    refused("after 1 of them .* Applied.KSparse.encode.. Use to_torch", model)
+    refused("after 1 of them .* Applied.KSparse.encode.. Use to_torch", model, "classifier", [0, 1])
 
 
 def test_networks_side_by_side_are_refused(X):
