@@ -261,8 +261,8 @@ class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             this estimator.
 
         **mlp_params : dict
-            Other parameters of the MLP, instead of what they would be; not `hidden_layer_sizes`,
-            `activation` and `loss`.
+            Other parameters of the MLP, instead of what they would be; not `hidden_layer_sizes`
+            and `activation`, nor an autoencoder's `loss`.
 
         Returns
         -------
