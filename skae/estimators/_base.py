@@ -280,7 +280,7 @@ class BaseAutoencoder(
                 name: data.give_back(value) if isinstance(value, Tensor) else value
                 for name, value in self._reported(state).items()
             }
-            return made | own | {"_namespace": namespace_name(X)}
+            return made | own | {"_namespace": namespace_name(X), "_n_trained": source.n}
 
         progress = Progress(
             self, X, sample_weight, epochs,

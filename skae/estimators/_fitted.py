@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from skae._engine.batches import complete, missing
 from skae._engine.sparse_code import infer_from_sparse
+from skae.estimators._export import ExportsAutoencoder
 from skae.estimators._inference import HoldsModules, in_chunks
 from skae.estimators._input import Data, check_namespace, read_codes, read_data, read_weight
 from skae.modules import DenseModule, ParallelModule, infer
@@ -29,7 +30,9 @@ def _takes_nan(self) -> bool:
     return True
 
 
-class FittedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, HoldsModules):
+class FittedAutoencoder(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ExportsAutoencoder, HoldsModules
+):
     """Codes, reconstructions, errors and weights of a fitted autoencoder.
 
     Inference changes no attribute, so a fitted estimator may serve many threads.
