@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -16,10 +17,12 @@ from skae.activations import ACTIVATIONS
 from skae.estimators._mlp import (
     dense_layers,
     flat,
+    mlp_classifier,
     mlp_classifier_on,
     mlp_regressor,
     mlp_regressor_on,
 )
+from skae.estimators._outputs import NumberOutputs
 from skae.losses import Loss, Poisson, SquaredError
 from skae.modules import Applied, Linear
 from skae.objective import Objective, overrides
@@ -48,12 +51,12 @@ def encoder_parts(estimator: Any) -> list[nn.Module]:
     """Copies of the steps from x to the code."""
     objective: Objective = estimator._coding()
     step = [Applied(copy.deepcopy(objective), "encode")] if overrides(objective, "encode") else []
-    return [*_plain_parts(estimator.encoder_), *step]
+    return [*plain_parts(estimator.encoder_), *step]
 
 
 def decoder_parts(estimator: Any) -> list[nn.Module]:
     """Copies of the steps from the code to x^."""
-    return [*_plain_parts(estimator.decoder_), *_output_parts(estimator.objective_.loss)]
+    return [*plain_parts(estimator.decoder_), *_output_parts(estimator.objective_.loss)]
 
 
 def _output_parts(loss: Loss) -> list[nn.Module]:
@@ -62,7 +65,7 @@ def _output_parts(loss: Loss) -> list[nn.Module]:
     return [] if loss.link == "identity" else [ACTIVATIONS[loss.link].module()]  # type: ignore[misc]
 
 
-def _plain_parts(module: nn.Module) -> list[nn.Module]:
+def plain_parts(module: nn.Module) -> list[nn.Module]:
     """A copy of a module, taken apart where it is a sequence, with torch's own linear layers."""
     return [_plain(part) if type(part) is Linear else part for part in flat(copy.deepcopy(module))]
 
@@ -70,6 +73,21 @@ def _plain_parts(module: nn.Module) -> list[nn.Module]:
 def _plain(linear: Linear) -> nn.Linear:
     made = nn.Linear(linear.in_features, linear.out_features, device="meta")  # draws nothing
     made.weight, made.bias = linear.weight, linear.bias
+    return made
+
+
+def scaled_first(module: nn.Module, scale: np.ndarray, shift: np.ndarray) -> nn.Linear:
+    """The linear layer of ``scale * x + shift`` that another linear layer of x is."""
+    if type(module) is not nn.Linear:
+        raise ValueError(
+            "A scaler in front becomes part of the first layer, which has to be linear, but it is "
+            f"{type(module).__name__}. Scale X before, and fine-tune without the scaler."
+        )
+    W, b = module.weight.detach().double(), module.bias.detach().double()
+    a, c = (torch.as_tensor(part, dtype=torch.float64, device=W.device) for part in (scale, shift))
+    made = nn.Linear(module.in_features, module.out_features, device="meta")
+    made.weight = nn.Parameter((W * a).to(module.weight.dtype))
+    made.bias = nn.Parameter((b + W @ c).to(module.bias.dtype))
     return made
 
 
@@ -105,7 +123,7 @@ def _regressor_mlp(estimator: Any, y: Any, given: Mapping[str, Any]) -> Any:
 
 def _autoencoder_mlp(estimator: Any, y: Any, given: Mapping[str, Any]) -> Any:
     loss, d = estimator.objective_.loss, estimator.n_features_in_
-    module = nn.Sequential(*encoder_parts(estimator), *_plain_parts(estimator.decoder_))
+    module = nn.Sequential(*encoder_parts(estimator), *plain_parts(estimator.decoder_))
     dense_layers(module)  # the first thing that an MLP cannot be
     if type(loss) not in _REGRESSION:
         raise ValueError(
@@ -157,6 +175,27 @@ def mlp_parameters(estimator: Any, given: Mapping[str, Any], ratio: float) -> di
     if "learning_rate_init" not in given and own["solver"] == params["solver"] == "sgd":
         params["learning_rate_init"] *= ratio
     return params
+
+
+def mlp_of_predictor(estimator: Any, given: Mapping[str, Any]) -> Any:
+    """The MLP that predicts what a network that labels trained does."""
+    module, outputs = estimator.to_torch(), estimator._outputs
+    if isinstance(outputs, NumberOutputs):
+        ratio = 2.0 / outputs.width
+        mlp = mlp_regressor(module, **mlp_parameters(estimator, given, ratio))
+    else:
+        y = np.eye(outputs.width) if outputs.is_multilabel else outputs.classes
+        is_one_against_rest = len(outputs.classes) > 2 and not outputs.is_multilabel
+        if outputs.link != ("softmax" if is_one_against_rest else "logistic"):
+            raise ValueError(
+                "An MLPClassifier has a softmax, or logistic outputs for two classes and "
+                f"multilabel, but these outputs are trained by {type(outputs.loss).__name__}. End "
+                "the pipeline with LogisticRegression, or use to_torch()."
+            )
+        mlp = mlp_classifier(module, y, **mlp_parameters(estimator, given, 1.0))
+    if hasattr(estimator, "feature_names_in_"):
+        mlp.feature_names_in_ = estimator.feature_names_in_.copy()
+    return mlp
 
 
 def _stops_by_loss(params: Mapping[str, Any], estimator: Any) -> bool:

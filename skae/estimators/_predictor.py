@@ -25,6 +25,7 @@ from skae._engine.train import Result, train
 from skae.estimators._build import module_values, unwrapped
 from skae.estimators._compat import CallbackSupportMixin
 from skae.estimators._estimator import estimator
+from skae.estimators._export import mlp_of_predictor, plain_parts, scaled_first
 from skae.estimators._inference import HoldsModules, in_chunks
 from skae.estimators._input import Data, read_data, read_weight
 from skae.estimators._outputs import Outputs
@@ -72,6 +73,7 @@ class Task(NamedTuple):
             "best_loss_": monitor.best[0] if math.isfinite(monitor.best[0]) else math.nan,
             "stop_reason_": monitor.reasons[0] or "running",
             "engine_": make_plan(self.network, self.objective),
+            "_n_trained": self.source.n,
         }
 
 
@@ -102,6 +104,65 @@ class FittedPredictor(HoldsModules):
 
         raw = in_chunks(data.source, outputs, self._outputs.width, max(data.source.d, widest))
         return raw.to(data.dtype).cpu().numpy()
+
+    def _front(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Scale and shift of X in front of the network; None where there is neither."""
+        return None
+
+    def to_torch(self):
+        """Copy the network as a plain ``torch.nn.Sequential``.
+
+        Linear scalers in front of it are merged into its first layer.
+
+        Returns
+        -------
+        module : torch.nn.Sequential
+            From X to the outputs: numbers, or the logits (or margins) that `decision_function`
+            gives, with a column for one output. In inference mode, and independent of this
+            estimator; its parameters can be trained further.
+
+        Raises
+        ------
+        ValueError
+            If a step in front of the network is more than a scaler.
+        """
+        check_is_fitted(self)
+        parts = [*plain_parts(self.encoder_), *plain_parts(self.head_)]
+        front = self._front()
+        if front is not None:
+            parts[0] = scaled_first(parts[0], *front)
+        return nn.Sequential(*parts).eval()
+
+    def to_mlp(self, **mlp_params):
+        """Start a multi-layer perceptron of scikit-learn from the trained weights.
+
+        It predicts what this estimator does; `fit`, which has ``warm_start=True``, and
+        `partial_fit` go on from these weights. Dropout, max-norm and weights of rows or classes are
+        not part of it.
+
+        Parameters
+        ----------
+        **mlp_params : dict
+            Parameters of the MLP, instead of what they would be.
+
+        Returns
+        -------
+        mlp : MLPClassifier or MLPRegressor
+            With its own copy of the weights.
+
+        Raises
+        ------
+        ValueError
+            If an MLP cannot be this network: all its hidden layers have one activation, identity,
+            logistic, tanh or relu; its loss is the cross-entropy or the squared error; and nothing
+            but linear scalers stands in front.
+
+        See Also
+        --------
+        Autoencoder.to_mlp : What becomes of the parameters.
+        """
+        check_is_fitted(self)
+        return mlp_of_predictor(self, mlp_params)
 
 
 @estimator

@@ -94,6 +94,22 @@ class _FineTuned(NetworkPredictor):
         validate_data(self, X, reset=False, skip_check_array=True)
         return read_rows(self, self.before_.transform(X), self.precision, device)
 
+    def _front(self) -> tuple[np.ndarray, np.ndarray] | None:
+        from skae.estimators._pipeline import as_affine
+
+        front = None
+        for name, step in self.before_.steps if self.before_ else ():
+            affine = as_affine(step)
+            if affine is None:
+                raise ValueError(
+                    f"Step {name!r}, {type(step).__name__}, in front of the network is no linear "
+                    "scaler, so that the whole is no network. Apply the steps in before_ yourself "
+                    "and take the network from encoder_ and head_."
+                )
+            a, c = affine
+            front = affine if front is None else (a * front[0], a * front[1] + c)
+        return front
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         given = self._default() if self.estimator is None else self.estimator

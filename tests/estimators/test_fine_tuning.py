@@ -364,3 +364,63 @@ def test_frames_keep_their_names(iris):
     assert list(model.feature_names_in_) == list("abcd")
     with pytest.raises(ValueError, match="feature names"):
         model.predict(X[list("dcba")])
+
+
+# ---- given away
+
+
+FRONTS = {
+    "nothing in front": [],
+    "a scaler": [StandardScaler()],
+    "scalers": [MinMaxScaler(), StandardScaler(with_mean=False), RobustScaler()],
+}
+
+
+@pytest.mark.parametrize("front", FRONTS.values(), ids=FRONTS)
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_torch_module_and_mlp_predict_the_same_from_X_itself(iris, front, n_classes):
+    X, y = iris
+    X, y = X[y < n_classes], np.array(list("abc"))[y[y < n_classes]]
+    layers = [quick(hidden_layer_sizes=(), activation="tanh"), LogisticRegression()]
+    pipeline = make_pipeline(*copy.deepcopy(front), *layers).fit(X, y)
+    model = fine_tune(pipeline, X, y, max_iter=5, tol=None, random_state=0)
+    with torch.no_grad():
+        raw = model.to_torch()(torch.from_numpy(X)).numpy()
+    expected = model.decision_function(X).reshape(len(X), -1)
+    np.testing.assert_allclose(raw, expected, rtol=1e-9, atol=1e-9)
+    mlp = model.to_mlp(max_iter=3)
+    np.testing.assert_allclose(mlp.predict_proba(X), model.predict_proba(X), atol=1e-9)
+    assert mlp.classes_.tolist() == model.classes_.tolist()
+    before = model.loss_
+    assert mlp.fit(X, y).loss_ < 2 * before  # it goes on from there
+
+
+def test_regressor_as_an_mlp_predicts_the_same():
+    X, y = load_diabetes(return_X_y=True)
+    pipeline = make_pipeline(
+        StandardScaler(), quick(hidden_layer_sizes=(), activation="tanh"), Ridge()
+    ).fit(X, y)
+    model = fine_tune(pipeline, X, y, max_iter=5, tol=None, random_state=0)
+    np.testing.assert_allclose(model.to_mlp().predict(X), model.predict(X), rtol=1e-9)
+
+
+def test_what_is_no_network_or_no_mlp_is_refused(iris):
+    X, y = iris
+    tanh = {"hidden_layer_sizes": (), "activation": "tanh"}
+    in_front = make_pipeline(PolynomialFeatures(2), quick(**tanh), LogisticRegression()).fit(X, y)
+    with pytest.raises(ValueError, match="'polynomialfeatures', PolynomialFeatures, in front"):
+        fine_tune(in_front, X, y, max_iter=1, tol=None).to_torch()
+    hinge = make_pipeline(quick(**tanh), LinearSVC()).fit(X, y)
+    with pytest.raises(ValueError, match="trained by SquaredHinge"):
+        fine_tune(hinge, X, y, max_iter=1, tol=None).to_mlp()
+    against_rest = make_pipeline(quick(**tanh), SGDClassifier(loss="log_loss")).fit(X, y)
+    with pytest.raises(ValueError, match="trained by LogisticCrossEntropy"):
+        fine_tune(against_rest, X, y, max_iter=1, tol=None).to_mlp()
+    mixed = make_pipeline(quick(), LogisticRegression()).fit(X, y)  # relu, and a linear code
+    with pytest.raises(ValueError, match="one activation"):
+        fine_tune(mixed, X, y, max_iter=1, tol=None).to_mlp()
+    split = make_pipeline(StandardScaler(), quick(SplitBrainAutoencoder), LogisticRegression()).fit(
+        X, y
+    )
+    with pytest.raises(ValueError, match="has to be linear"):
+        fine_tune(split, X, y, max_iter=1, tol=None).to_torch()

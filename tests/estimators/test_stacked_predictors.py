@@ -283,3 +283,18 @@ def test_bad_layers_are_refused(digits):
         quick(layers=()).fit(X, y)
     with pytest.raises(ValueError, match=r"hidden_layer_sizes|head_layer_sizes"):
         quick(head_layer_sizes=(0,)).fit(X, y)
+
+
+@pytest.mark.parametrize("kind", ["multi", "binary", "multilabel"])
+def test_stack_with_its_head_is_an_mlp(digits, kind):
+    X, y = digits
+    if kind == "binary":
+        y = y > 4
+    elif kind == "multilabel":
+        y = np.column_stack([y > 4, y % 2 == 0, y == 3]).astype(int)
+    model = quick(head_layer_sizes=(8,), head_activation="tanh", alpha=0.01).fit(X, y)
+    mlp = model.to_mlp()
+    assert mlp.hidden_layer_sizes == (20, 10, 8)
+    assert mlp.alpha == pytest.approx(0.01 * 200)
+    np.testing.assert_allclose(mlp.predict_proba(X), model.predict_proba(X), atol=1e-9)
+    np.testing.assert_array_equal(mlp.predict(X), model.predict(X))
