@@ -25,6 +25,7 @@ from skae.objective import (
     Forward,
     Objective,
     Rows,
+    has_closed_penalty,
     is_positive,
     overrides,
 )
@@ -86,7 +87,7 @@ class Fused:
         self.latent_seam = self.has_latent and not overrides(objective, "latent_gradient")
         self.penalised = overrides(objective, "penalty")
         own_value = overrides(objective, "__call__") or overrides(objective, "data_loss")
-        self.seam = own_value or (self.penalised and not overrides(objective, "penalty_gradient"))
+        self.seam = own_value or (self.penalised and not has_closed_penalty(objective))
         self.sums = self._may_sum()
         # Without hooks and noise a step is nothing but its kernels.
         self.is_plain = not (
@@ -292,17 +293,17 @@ class Fused:
         return self.objective.loss.share(d) * p.decoder.slots[-1].gain
 
     def _penalty(self, out: Forward, n: int) -> Seeds:
-        net = self._net()
-        penalty = self.objective.penalty(out, net)
-        if penalty is None:
-            return Seeds()
         here, w = out.x.shape[-2], out.rows.weight
         if self.objective.penalises_batch:
-            count = penalty.new_full((1,), here)
+            count = out.h.new_full((1,), here)
         else:
-            count = penalty.new_ones(here) if w is None else w
+            count = out.h.new_ones(here) if w is None else w
+        share = count.unsqueeze(-1) / n
+        penalty, d_h, d_net = self.objective.penalty_and_gradient(out, self._net(), share)
+        if penalty is None:
+            return Seeds()
         self.rest.add_((count * penalty).sum(-1))
-        return Seeds(*self.objective.penalty_gradient(out, net, count.unsqueeze(-1) / n))
+        return Seeds(d_h, d_net)
 
     def _seam_end(self, p: Program, out: Forward, n: int) -> Seeds:
         """The same by autograd on detached leaves."""
