@@ -31,7 +31,8 @@ def code_distances(h: Tensor) -> Tensor:
     squared, both = squared_distances(h)
     # 1 or 0, by arithmetic: masks of booleans take ten times as long.
     apart = (squared.detach() - _COINCIDENT * both.detach()).sign_().clamp_(min=0)
-    return ((squared * apart + (1 - apart)).sqrt() * apart).to(h.dtype)
+    least = torch.finfo(squared.dtype).tiny  # the root's slope stays finite
+    return (squared.clamp(min=least).sqrt() * apart).to(h.dtype)
 
 
 def squared_distances(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +54,15 @@ def _products(x: Tensor) -> tuple[Tensor, Tensor]:
     x = x - x.mean(-2, keepdim=True)
     s = x.square().sum(-1)
     both = s.unsqueeze(-1) + s.unsqueeze(-2)
-    return torch.sub(both, x @ x.mT, alpha=2), both
+    return torch.sub(both, _gram(x), alpha=2), both
+
+
+def _gram(x: Tensor) -> Tensor:
+    """x x^T, of whose four blocks one is another's transpose."""
+    half = x.shape[-2] // 2
+    top = x[..., :half, :] @ x.mT
+    below = x[..., half:, :] @ x[..., half:, :].mT
+    return torch.cat([top, torch.cat([top[..., half:].mT, below], -1)], -2)
 
 
 def _keeps_digits(squared: Tensor, both: Tensor) -> bool:
