@@ -6,7 +6,7 @@ leaves: the seams.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -55,6 +55,23 @@ class Seeds(NamedTuple):
     net: Mapping[str, Tensor] = {}
     z: Tensor | None = None
     a: Tensor | None = None
+
+
+class Scaled(Mapping[str, Tensor]):
+    """Tensors times their gains, multiplied when they are asked for: most penalties read none."""
+
+    def __init__(self, parameters: Mapping[str, Tensor], gains: Mapping[str, float]):
+        self.parameters, self.gains = parameters, gains
+
+    def __getitem__(self, name: str) -> Tensor:
+        gain, value = self.gains[name], self.parameters[name]
+        return value if gain == 1 else value * gain
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.gains)
+
+    def __len__(self) -> int:
+        return len(self.gains)
 
 
 class Fused:
@@ -324,11 +341,9 @@ class Fused:
             torch.mul(d["raw"], last.gain, out=last.delta)
         return Seeds(d["h"], {k: d[k] for k in net if d[k] is not None}, d["z"], d.get("a"))
 
-    def _net(self) -> dict[str, Tensor]:
+    def _net(self) -> Mapping[str, Tensor]:
         """Weights in the units of X and the objective's own parameters."""
-        p = self.buffer.parameters
-        weights = {k: p[k] if g == 1 else p[k] * g for k, g in self.gains.items()}
-        return weights | {k: p[k] for k in self.own}
+        return Scaled(self.buffer.parameters, self.gains | dict.fromkeys(self.own, 1.0))
 
     def _add_net(self, d_net: Mapping[str, Tensor]) -> None:
         """Add what the objective asks of the weights and of its own parameters."""
