@@ -17,7 +17,7 @@ from torch import Tensor
 
 from skae._engine.batches import Source
 from skae._warnings import warn_caller
-from skae.pairs import GraphPairs, Pairs, RowPairs
+from skae.pairs import GraphPairs, Pairs, RowPairs, squared_distances
 
 _DENSE_ROWS = 4096  # up to which all of phi is computed at once: 128 MB of float64
 _MOST_ROWS = 20_000  # of a dense phi: 3.2 GB of float64, and as much again at every step
@@ -114,29 +114,20 @@ def _median(values: np.ndarray, weight: np.ndarray) -> float:
     return float(values[order[[low, high]]].mean())
 
 
-def _centred(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x less its mean, in float64, and |x_i|^2 of that."""
-    x = x.double()
-    x = x - x.mean(0)
-    return x, x.square().sum(1)
-
-
-def squared_distances(x: Tensor) -> Tensor:
-    """|x_i - x_j|^2 of all pairs, in float64."""
-    x, s = _centred(x)
-    return (s[:, None] + s - 2 * x @ x.T).clamp_(min=0).fill_diagonal_(0)
+def _squared_distances(x: Tensor) -> Tensor:
+    return squared_distances(x)[0].clamp_(min=0)
 
 
 def _within(x: Tensor, eps: float) -> Tensor:
     """|x_i - x_j|^2 <= eps, but for the rounding of the left side: equal rows are at 0."""
-    _, s = _centred(x)
-    return squared_distances(x) <= eps + _ROUNDING * (s[:, None] + s)
+    squared, both = squared_distances(x.double())
+    return squared <= eps + _ROUNDING * both
 
 
 _OF_ROWS: dict[str, Callable[..., Tensor]] = {
-    "distance": lambda x: squared_distances(x).sqrt(),
-    "squared_distance": squared_distances,
-    "heat": lambda x, r: torch.exp(-squared_distances(x) / r),
+    "distance": lambda x: _squared_distances(x).sqrt_(),
+    "squared_distance": _squared_distances,
+    "heat": lambda x, r: torch.exp(-_squared_distances(x) / r),
     "epsilon": _within,
 }
 

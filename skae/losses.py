@@ -104,6 +104,11 @@ class SquaredError(Loss):
     def unit(self, s):
         return s * s
 
+    def accumulate(self, x, raw, scale, weight, total):
+        raw.sub_(x)
+        total.addcmul_(raw, raw if weight is None else raw * weight)
+        raw.mul_(2 * scale)
+
     def kernels(self, x, raw, scale, total):
         factor = torch.tensor(2 * scale, dtype=raw.dtype, device=raw.device)  # quicker than a float
         return [

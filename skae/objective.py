@@ -177,6 +177,18 @@ class Objective:
         """
         raise NotImplementedError
 
+    def penalty_and_gradient(
+        self, out: Forward, net: Mapping[str, Tensor], share: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, dict[str, Tensor]]:
+        """`penalty` and its `penalty_gradient`, for closed forms in which both share work.
+
+        A class gives this or `penalty_gradient`. It does not draw.
+        """
+        value = self.penalty(out, net)
+        if value is None:
+            return None, None, {}
+        return value, *self.penalty_gradient(out, net, share)
+
     def __call__(self, out: Forward, net: Mapping[str, Tensor] | None = None) -> Tensor:
         """Loss plus penalty of every sample, of shape (..., n)."""
         value = self.data_loss(out.x, out.raw, self.cell_weight(out))
@@ -259,6 +271,11 @@ class Objective:
 def overrides(objective: Objective, hook: str) -> bool:
     """Whether the objective's class gives this hook itself."""
     return getattr(type(objective), hook) is not getattr(Objective, hook)
+
+
+def has_closed_penalty(objective: Objective) -> bool:
+    """Whether the penalty's gradient comes in closed form, by either of its two hooks."""
+    return any(overrides(objective, h) for h in ("penalty_gradient", "penalty_and_gradient"))
 
 
 def is_positive(value: float | Tensor) -> bool:

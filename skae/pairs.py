@@ -20,26 +20,67 @@ Margin = float | Tensor  # or one per model, of shape (M, 1, 1)
 # units and 6 times at 500; with 16 they are slower.
 _WIDE = 32
 _COINCIDENT = 1e-14  # of |h_i|^2 + |h_j|^2: a squared distance below is rounding
+_ERROR = 1e-4  # of a squared distance, up to which float32 serves: twice that of a distance
+_TELLING_ROWS = 32  # whose distances from themselves show the rounding of products
 
 
 def code_distances(h: Tensor) -> Tensor:
     """d_ij, in h's dtype, exact enough for codes that nearly coincide."""
     if h.shape[-1] < _WIDE:
         return torch.cdist(h, h, compute_mode="donot_use_mm_for_euclid_dist")
-    # In float64, as |h_i|^2 + |h_j|^2 - 2 h_i h_j loses the digits of small distances.
-    x = h.double()
+    squared, both = squared_distances(h)
+    # 1 or 0, by arithmetic: masks of booleans take ten times as long.
+    apart = (squared.detach() - _COINCIDENT * both.detach()).sign_().clamp_(min=0)
+    least = torch.finfo(squared.dtype).tiny  # the root's slope stays finite
+    return (squared.clamp(min=least).sqrt() * apart).to(h.dtype)
+
+
+def squared_distances(x: Tensor) -> tuple[Tensor, Tensor]:
+    """|x_i - x_j|^2 by products, 0 at i = j, and the |x_i|^2 + |x_j|^2 about the mean behind it.
+
+    For float32 in float32 if no pair is so near that its digits cancel, else in float64.
+    """
+    if x.dtype is torch.float32 and x.shape[-2] >= _TELLING_ROWS:
+        squared, both = _products(x)
+        if _keeps_digits(squared.detach(), both.detach()):
+            squared.diagonal(dim1=-2, dim2=-1).zero_()
+            return squared, both
+    squared, both = _products(x.double())
+    squared.diagonal(dim1=-2, dim2=-1).zero_()
+    return squared, both
+
+
+def _products(x: Tensor) -> tuple[Tensor, Tensor]:
     x = x - x.mean(-2, keepdim=True)
     s = x.square().sum(-1)
     both = s.unsqueeze(-1) + s.unsqueeze(-2)
-    squared = both - 2 * x @ x.mT
-    apart = squared > _COINCIDENT * both
-    apart.diagonal(dim1=-2, dim2=-1).fill_(False)
-    return (torch.where(apart, squared, 1.0).sqrt() * apart).to(h.dtype)
+    return torch.sub(both, _gram(x), alpha=2), both
+
+
+def _gram(x: Tensor) -> Tensor:
+    """x x^T, of whose four blocks one is another's transpose."""
+    half = x.shape[-2] // 2
+    top = x[..., :half, :] @ x.mT
+    below = x[..., half:, :] @ x[..., half:, :].mT
+    return torch.cat([top, torch.cat([top[..., half:].mT, below], -1)], -2)
+
+
+def _keeps_digits(squared: Tensor, both: Tensor) -> bool:
+    """Whether the rounding of these products, of whatever precision, is small beside them all.
+
+    It is what they leave on the diagonal, which should be 0.
+    """
+    relative = squared / both
+    diagonal = relative.diagonal(dim1=-2, dim2=-1)
+    rounding = diagonal.abs().amax().clamp(min=torch.finfo(squared.dtype).eps)
+    diagonal.fill_(torch.inf)
+    return bool(rounding < _ERROR * relative.amin())
 
 
 def _over(a: Tensor, d: Tensor) -> Tensor:
     """a / d, and 0 between coincident codes, whose difference has no direction."""
-    return torch.where(d > 0, a / d, 0.0)
+    apart = d.sign()
+    return a * apart / (d + (1 - apart))
 
 
 class PairLoss(NamedTuple):
@@ -76,7 +117,8 @@ PAIR_LOSSES: dict[str, PairLoss] = {
 
 def pair_gradient(pull: Tensor, h: Tensor) -> Tensor:
     """Gradient of a sum over ordered pairs: 4 sum_j g_ij (h_i - h_j), for symmetric g = dL/dd^2."""
-    return 4 * (pull.sum(-1, keepdim=True) * h - pull @ h)
+    pull = 4 * pull
+    return pull.sum(-1, keepdim=True) * h - pull @ h
 
 
 def mean_share(n: int, weight: Tensor | None, like: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from skae._engine.plan import computing
 from skae._engine.rng import Draws, Streams
 from skae.activations import ACTIVATIONS
 from skae.networks import Dense, Network
-from skae.objective import Forward, Objective, Rows, overrides, stack
+from skae.objective import Forward, Objective, Rows, has_closed_penalty, overrides, stack
 from skae.pairs import Pairs
 
 __all__ = ["check_objective"]
@@ -56,7 +56,8 @@ def check_objective(
       with a leading model axis it is each model's own; where ``mixes_rows`` is False a row's
       value does not depend on the other rows or their order;
     - every closed form equals autograd: ``loss.gradient``, ``loss.accumulate``, and
-      ``latent_gradient`` and ``penalty_gradient`` where they are overridden;
+      ``latent_gradient`` and ``penalty_gradient`` (or ``penalty_and_gradient``, with the same
+      value as ``penalty``) where they are overridden;
     - ``support``, where it is overridden, says where ``latent`` keeps h, in order of rows;
     - ``update`` returns a new state with the same names, with its own storage;
     - the fused engine's values, gradients and states equal the autograd engine's, with and
@@ -392,14 +393,14 @@ def _check_loss(trial: _Trial) -> None:
 
 
 def _check_closed_forms(trial: _Trial) -> None:
-    """`latent_gradient` and `penalty_gradient`, with and without a leading axis."""
+    """`latent_gradient` and the penalty's gradient, with and without a leading axis."""
     for lead in ((), (trial.models,)):
         network = trial.network()
         parameters = trial.parameters(network, *lead)
         out, net = trial.forward(network, parameters, trial.data(*lead))
         if overrides(trial.objective, "latent_gradient"):
             _check_latent_gradient(trial, out.h.detach())
-        if overrides(trial.objective, "penalty_gradient"):
+        if has_closed_penalty(trial.objective):
             _check_penalty_gradient(trial, out, net)
 
 
@@ -439,7 +440,8 @@ def _check_penalty_gradient(trial: _Trial, out: Forward, net: Mapping[str, Tenso
         if expected.pop(name).any():
             trial.fail(f"penalty_gradient covers h and weights, but penalty depends on {name} too")
     with trial.calling("penalty_gradient", out, net):
-        d_h, d_net = trial.objective.penalty_gradient(out, net, share)
+        value, d_h, d_net = trial.objective.penalty_and_gradient(out, net, share)
+    trial.equal("penalty_and_gradient gives another value than penalty", value, penalty.detach())
     got = {name: torch.zeros_like(value) for name, value in expected.items()} | d_net
     what = "penalty_gradient is not the derivative of penalty"
     trial.equal(what, got if d_h is None else got | {"h": d_h}, expected)

@@ -15,6 +15,7 @@ from skae.pairs import (
     code_distances,
     mean_share,
     pair_gradient,
+    squared_distances,
 )
 
 L = 1.0
@@ -178,3 +179,39 @@ def test_distances_of_wide_codes_are_those_of_differences(dtype):
     for distances in (got, expected):
         (weight * distances).sum().backward()
     torch.testing.assert_close(leaf.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+def exact_distances(h):
+    return torch.cdist(h.double(), h.double(), compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def test_distances_of_many_rows_in_float32_are_those_in_float64():
+    h = normal(2, 64, 100).float() + 50
+    squared, both = squared_distances(h)
+    assert squared.dtype is both.dtype is torch.float32
+    assert not squared.diagonal(dim1=-2, dim2=-1).any()
+    torch.testing.assert_close(code_distances(h).double(), exact_distances(h), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-3, 1e-1])
+def test_a_pair_that_nearly_coincides_is_told_in_float64(apart):
+    h = normal(64, 100).float()
+    h[3], h[5] = h[2], h[4]
+    h[5, 0] += apart
+    assert squared_distances(h)[0].dtype is DOUBLE
+    torch.testing.assert_close(code_distances(h).double(), exact_distances(h), rtol=1e-6, atol=0)
+
+
+def test_products_of_less_precision_are_not_taken_for_distances(monkeypatch):
+    """As under precision="bfloat16", whose rounding is a thousandth of the squares."""
+    product = torch.Tensor.__matmul__
+    rounded = lambda a, b: (  # noqa: E731
+        product(a.bfloat16(), b.bfloat16()).float() if a.dtype is torch.float32 else product(a, b)
+    )
+    h = normal(64, 100).float()
+    monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
+    assert squared_distances(h)[0].dtype is DOUBLE
+
+
+def test_rows_that_all_coincide_are_at_no_distance():
+    assert not code_distances(torch.ones(40, 50)).any()

@@ -237,6 +237,12 @@ class WrongPenaltyGradient(ActivityClosed):
         return 2 * self.beta * out.h, {}
 
 
+class AnotherValue(ActivityClosed):
+    def penalty_and_gradient(self, out, net, share):
+        value, *gradients = super().penalty_and_gradient(out, net, share)
+        return 2 * value, *gradients
+
+
 class ForgetsWeights(ContractiveClosed):
     def penalty_gradient(self, out, net, share):
         return super().penalty_gradient(out, net, share)[0], {}
@@ -323,6 +329,7 @@ BROKEN = {
     SupportOutOfOrder: "support's places are not in ascending order of rows",
     WrongLatentGradient: "latent_gradient is not the derivative of latent",
     WrongPenaltyGradient: r"penalty_gradient is not the derivative of penalty \('h'\)",
+    AnotherValue: "penalty_and_gradient gives another value than penalty",
     ForgetsWeights: r"penalty_gradient is not the derivative of penalty \('encoder.0.W'\)",
     ForgetsInput: r"penalty_gradient is not the derivative of penalty \('h'\)",
     ClosedOverCode: "penalty depends on z too",

@@ -6,7 +6,7 @@ leaves: the seams.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from skae.objective import (
     Forward,
     Objective,
     Rows,
+    has_closed_penalty,
     is_positive,
     overrides,
 )
@@ -55,6 +56,23 @@ class Seeds(NamedTuple):
     net: Mapping[str, Tensor] = {}
     z: Tensor | None = None
     a: Tensor | None = None
+
+
+class Scaled(Mapping[str, Tensor]):
+    """Tensors times their gains, multiplied when they are asked for: most penalties read none."""
+
+    def __init__(self, parameters: Mapping[str, Tensor], gains: Mapping[str, float]):
+        self.parameters, self.gains = parameters, gains
+
+    def __getitem__(self, name: str) -> Tensor:
+        gain, value = self.gains[name], self.parameters[name]
+        return value if gain == 1 else value * gain
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.gains)
+
+    def __len__(self) -> int:
+        return len(self.gains)
 
 
 class Fused:
@@ -89,7 +107,7 @@ class Fused:
         self.latent_seam = self.has_latent and not overrides(objective, "latent_gradient")
         self.penalised = overrides(objective, "penalty")
         own_value = overrides(objective, "__call__") or overrides(objective, "data_loss")
-        self.seam = own_value or (self.penalised and not overrides(objective, "penalty_gradient"))
+        self.seam = own_value or (self.penalised and not has_closed_penalty(objective))
         self.sums = self._may_sum()
         # Without hooks and noise a step is nothing but its kernels.
         self.is_plain = not (
@@ -304,17 +322,17 @@ class Fused:
         return self.objective.loss.share(d) * p.decoder.slots[-1].gain
 
     def _penalty(self, out: Forward, n: int) -> Seeds:
-        net = self._net()
-        penalty = self.objective.penalty(out, net)
-        if penalty is None:
-            return Seeds()
         here, w = out.x.shape[-2], out.rows.weight
         if self.objective.penalises_batch:
-            count = penalty.new_full((1,), here)
+            count = out.h.new_full((1,), here)
         else:
-            count = penalty.new_ones(here) if w is None else w
+            count = out.h.new_ones(here) if w is None else w
+        share = count.unsqueeze(-1) / n
+        penalty, d_h, d_net = self.objective.penalty_and_gradient(out, self._net(), share)
+        if penalty is None:
+            return Seeds()
         self.rest.add_((count * penalty).sum(-1))
-        return Seeds(*self.objective.penalty_gradient(out, net, count.unsqueeze(-1) / n))
+        return Seeds(d_h, d_net)
 
     def _seam_end(self, p: Program, out: Forward, n: int) -> Seeds:
         """The same by autograd on detached leaves."""
@@ -335,11 +353,9 @@ class Fused:
             torch.mul(d["raw"], last.gain, out=last.delta)
         return Seeds(d["h"], {k: d[k] for k in net if d[k] is not None}, d["z"], d.get("a"))
 
-    def _net(self) -> dict[str, Tensor]:
+    def _net(self) -> Mapping[str, Tensor]:
         """Weights in the units of X and the objective's own parameters."""
-        p = self.buffer.parameters
-        weights = {k: p[k] if g == 1 else p[k] * g for k, g in self.gains.items()}
-        return weights | {k: p[k] for k in self.own}
+        return Scaled(self.buffer.parameters, self.gains | dict.fromkeys(self.own, 1.0))
 
     def _add_net(self, d_net: Mapping[str, Tensor]) -> None:
         """Add what the objective asks of the weights and of its own parameters."""

@@ -67,12 +67,26 @@ class Draws:
         u = self.uniform(like)
         return (u < p).to(u.dtype)
 
+    def bits(self, like: Tensor) -> Tensor:
+        """32 random bits for every element of `like`, as int32: half the time of a `uniform`."""
+        if len(self.generators) > 1:
+            return torch.stack([_bits(like.shape[1:], g) for g in self.generators])
+        return _bits(like.shape[-2:], self.generators[0]).expand(like.shape)
+
     def permutation(self, n: int) -> Tensor:
         """A random order of n rows, from the first generator."""
         return torch.randperm(n, generator=self.generators[0], device=self.generators[0].device)
 
     def __getstate__(self):
         raise TypeError("Draws are not saved: save the Streams they come from.")
+
+
+def _bits(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Random bits, drawn for two numbers at once."""
+    n = shape.numel()
+    pairs = torch.empty(-(-n // 2), dtype=torch.int64, device=generator.device)
+    pairs.random_(-(2**63), None, generator=generator)
+    return pairs.view(torch.int32)[:n].view(shape)
 
 
 class Streams:

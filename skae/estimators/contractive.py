@@ -54,13 +54,14 @@ class LayerContraction(Objective):
         s = ACTIVATIONS[self.activation].derivative(out.h, out.a)
         return (self.contraction * layer_jacobian(s, net[_W])).sum(-1)
 
-    def penalty_gradient(self, out, net, share):
-        # On a it is 2 f' f'' |W_j|^2, and the engine multiplies what it is given for h by f'.
+    def penalty_and_gradient(self, out, net, share):
         f, W = ACTIVATIONS[self.activation], net[_W]
+        squares, norms = f.derivative(out.h, out.a).square(), row_norms(W)
+        value = (self.contraction * squares * norms).sum(-1)
+        # On a it is 2 f' f'' |W_j|^2, and the engine multiplies what it is given for h by f'.
         c = 2 * share * self.contraction
-        d_h = c * f.second(out.h, out.a) * row_norms(W)
-        d_W = (c * f.derivative(out.h, out.a).square()).sum(-2).unsqueeze(-1) * W
-        return d_h, {_W: d_W}
+        d_h = c * f.second(out.h, out.a) * norms
+        return value, d_h, {_W: (c * squares).sum(-2).unsqueeze(-1) * W}
 
 
 @dataclass(frozen=True, kw_only=True)

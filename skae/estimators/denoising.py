@@ -61,15 +61,16 @@ class DenoisingObjective(Objective):
         if self.corruption == "gaussian":
             touched = torch.as_tensor(level > 0, device=x.device)
             return gaussian(x, level, rng), touched.expand_as(x)
-        chosen = choose_cells(level, x, rng, exact=self.exact)
-        return replace_cells(x, chosen, self._replacement(x, rng)), chosen
+        bits = rng.bits(x)
+        chosen = choose_cells(level, x, bits, exact=self.exact)
+        return replace_cells(x, chosen, self._replacement(x, bits)), chosen
 
-    def _replacement(self, x: Tensor, rng) -> Tensor:
+    def _replacement(self, x: Tensor, bits: Tensor) -> Tensor:
         """What takes the place of corrupted cells."""
         if self.corruption == "swap":
-            return swapped(x, rng)
+            return swapped(x, bits)
         if self.corruption == "salt_and_pepper":
-            return salt_and_pepper(*self._ends(x), x, rng)
+            return salt_and_pepper(*self._ends(x), bits)
         if self.fill != "mean":
             return torch.as_tensor(self.fill).to(x)
         if self.features is None:

@@ -8,7 +8,6 @@ from numbers import Integral, Real
 from typing import Any
 
 import joblib
-import torch
 from sklearn.base import _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
@@ -67,6 +66,8 @@ class EmbeddingObjective(Objective):
 
     def cell_weight(self, out):
         observed = super().cell_weight(out)
+        if not isinstance(self.gamma, Tensor) and self.gamma == 1:
+            return observed
         if observed is None:
             return self.gamma if isinstance(self.gamma, Tensor) else out.raw.new_tensor(self.gamma)
         return observed * self.gamma
@@ -74,29 +75,41 @@ class EmbeddingObjective(Objective):
     def penalty(self, out, net):
         terms = []
         if out.rows.pairs is not None:
-            loss, d, phi, share = self._pairs(out, out.rows.pairs)
-            terms.append((share * loss.elements(d, phi, self.margin)).sum((-2, -1)).unsqueeze(-1))
+            terms.append(self._mean(*self._pairs(out, out.rows.pairs)))
         if is_positive(self.beta):
-            kl = (self.beta * bernoulli_kl(self.rho, self._rho_hat(out))).sum(-1)
-            terms.append(kl * any_weight(out.rows.weight))
+            terms.append(self._sparsity(self._rho_hat(out), out.rows.weight))
         return sum(terms[1:], terms[0]) if terms else None
 
-    def penalty_gradient(self, out, net, share):
-        d_h = torch.zeros_like(out.h)
+    def penalty_and_gradient(self, out, net, share):
+        terms, parts, weight = [], [], out.rows.weight
         if out.rows.pairs is not None:
-            loss, d, phi, counts = self._pairs(out, out.rows.pairs)
-            d_h += share * pair_gradient(counts * loss.pull(d, phi, self.margin), out.h)
+            d, phi, counts = self._pairs(out, out.rows.pairs)
+            terms.append(self._mean(d, phi, counts))
+            pull = PAIR_LOSSES[self.embedding].pull(d, phi, self.margin)
+            parts.append(pair_gradient(share * counts * pull, out.h))
         if is_positive(self.beta):
-            slope = self.beta * bernoulli_kl_slope(self.rho, self._rho_hat(out))
-            low, high = self._code_range
-            d_h += share * slope * row_shares(out.rows.weight, out.h) / (high - low)
-        return d_h, {}
+            rho_hat, (low, high) = self._rho_hat(out), self._code_range
+            terms.append(self._sparsity(rho_hat, weight))
+            slope = self.beta * bernoulli_kl_slope(self.rho, rho_hat)
+            parts.append(share * slope * row_shares(weight, out.h) / (high - low))
+        if not terms:
+            return None, None, {}
+        return sum(terms[1:], terms[0]), sum(parts[1:], parts[0]).expand_as(out.h), {}
 
-    def _pairs(self, out: Forward, pairs: Pairs):
-        phi, share = pairs.phi, pairs.share
-        if share is None:
-            share = mean_share(out.h.shape[-2], out.rows.weight, out.h)
-        return PAIR_LOSSES[self.embedding], code_distances(out.h), phi, share
+    def _pairs(self, out: Forward, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+        """Distances of codes, phi, and what each pair counts."""
+        counts = pairs.share
+        if counts is None:
+            counts = mean_share(out.h.shape[-2], out.rows.weight, out.h)
+        return code_distances(out.h), pairs.phi, counts
+
+    def _mean(self, d: Tensor, phi: Tensor, counts: Tensor) -> Tensor:
+        """L over all pairs, of shape (..., 1)."""
+        elements = PAIR_LOSSES[self.embedding].elements(d, phi, self.margin)
+        return (counts * elements).sum((-2, -1)).unsqueeze(-1)
+
+    def _sparsity(self, rho_hat: Tensor, weight: Tensor | None) -> Tensor:
+        return (self.beta * bernoulli_kl(self.rho, rho_hat)).sum(-1) * any_weight(weight)
 
     @property
     def _code_range(self) -> tuple[float, float]:

@@ -91,13 +91,16 @@ class KLSparsity(Sparsity):
         return self.activity(out.h, out.rows.weight)
 
     def penalty(self, out, net):
-        kl = (self.beta * bernoulli_kl(self.rho, self.rho_hat(out))).sum(-1)
-        return kl * any_weight(out.rows.weight)
+        return self._of(self.rho_hat(out), out.rows.weight)
 
-    def penalty_gradient(self, out, net, share):
-        low, high = self.bounds
-        slope = bernoulli_kl_slope(self.rho, self.rho_hat(out)) * (self.beta / (high - low))
-        return (share * slope * row_shares(out.rows.weight, out.h)).expand_as(out.h), {}
+    def _of(self, rho_hat: Tensor, weight: Tensor | None) -> Tensor:
+        return (self.beta * bernoulli_kl(self.rho, rho_hat)).sum(-1) * any_weight(weight)
+
+    def penalty_and_gradient(self, out, net, share):
+        (low, high), weight, rho_hat = self.bounds, out.rows.weight, self.rho_hat(out)
+        slope = bernoulli_kl_slope(self.rho, rho_hat) * (self.beta / (high - low))
+        d_h = (share * slope * row_shares(weight, out.h)).expand_as(out.h)
+        return self._of(rho_hat, weight), d_h, {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ from toys import (
 from skae._engine.autograd import drop_mask
 from skae._engine.batches import Staged
 from skae._engine.buffer import Buffer
+from skae._engine.fused import Scaled
 from skae._engine.rng import Streams
 from skae.activations import ACTIVATIONS
 from skae.label_losses import LABEL_LOSSES
@@ -453,6 +454,16 @@ def test_training_a_stack_warns_of_nothing(engine, recwarn):
     step(engine, network(), objective(), normal(N, D), lead=(3,))
     torch.set_warn_always(before)
     assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_weights_in_the_units_of_x_are_multiplied_when_they_are_asked_for():
+    W, b = torch.ones(2, 2), torch.ones(2)
+    net = Scaled({"W": W, "b": b, "bias": b}, {"W": 3.0, "b": 1.0})
+    assert list(net) == ["W", "b"]
+    assert len(net) == 2
+    assert torch.equal(net["W"], 3 * W)
+    assert net["b"] is b
+    assert "bias" not in net
 
 
 # ---- frozen layers

@@ -173,3 +173,25 @@ def test_global_generator_is_put_back_when_a_users_module_raises():
 
 def test_draws_know_the_schedules_progress():
     assert Draws([torch.Generator()], DOUBLE, "cpu").progress == 0.0
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (400, 101)])
+def test_bits_are_fair_and_those_of_the_seed(shape):
+    like = torch.empty(shape)
+    bits = Streams([3]).draws("corruption", torch.float32).bits(like)
+    assert bits.dtype is torch.int32
+    assert bits.shape == shape
+    assert torch.equal(bits, Streams([3]).draws("corruption", torch.float32).bits(like))
+    if bits.numel() > 1000:
+        each = torch.stack([(bits >> i) & 1 for i in range(32)]).flatten(1).double()
+        assert (each.mean(1) - 0.5).abs().max() < 0.02
+
+
+def test_models_of_a_stack_have_bits_of_their_own_or_share_them():
+    like = torch.empty(2, 4, 3)
+    own = Streams([0, 1]).draws("corruption", torch.float32).bits(like)
+    assert torch.equal(own[0], Streams([0]).draws("corruption", torch.float32).bits(like[0]))
+    assert not torch.equal(own[0], own[1])
+    shared = Streams([0]).draws("corruption", torch.float32).bits(like)
+    assert torch.equal(shared[0], shared[1])
+    assert torch.equal(shared[0], own[0])

@@ -244,7 +244,8 @@ def test_gradient_under_a_running_average_counts_the_batch_in_full():
     running = RunningKLSparsity(loss=SquaredError(), decay=0.99)
     batch = KLSparsity(loss=SquaredError())
     assert_close(
-        running.penalty_gradient(out, {}, share)[0], batch.penalty_gradient(out, {}, share)[0]
+        running.penalty_and_gradient(out, {}, share)[1],
+        batch.penalty_and_gradient(out, {}, share)[1],
     )
 
 
@@ -310,7 +311,7 @@ def test_a_batch_without_weight_adds_no_penalty_and_leaves_the_average(kind, act
     for state in (empty, seen):
         out = Forward(h, h, h, h, h, none, state=state)
         assert_close(objective.penalty(out, {}), torch.zeros(1).double())
-        assert_close(objective.penalty_gradient(out, {}, torch.ones(1, 1).double())[0], 0 * h)
+        assert_close(objective.penalty_and_gradient(out, {}, torch.ones(1, 1).double())[1], 0 * h)
         for name, value in objective.update(state, out).items():
             assert_close(value.double(), state[name].double())
 
