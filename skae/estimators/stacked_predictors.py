@@ -238,7 +238,7 @@ class StackedAutoencoderRegressor(_OnStack, NetworkRegressor, StackParameters):
     >>> from sklearn.preprocessing import scale
     >>> from skae import StackedAutoencoderRegressor
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> model = StackedAutoencoderRegressor(layers=(16, 8), max_iter=20, tol=None, random_state=0)
+    >>> model = StackedAutoencoderRegressor(layers=(16, 8), max_iter=60, tol=None, random_state=0)
     >>> model.fit(scale(X), y).score(scale(X), y) > 0.3
     True
     """
