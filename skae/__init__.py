@@ -6,6 +6,7 @@ from skae.estimators.denoising import DenoisingAutoencoder
 from skae.estimators.embedding import EmbeddingAutoencoder
 from skae.estimators.fine_tuning import FineTunedClassifier, FineTunedRegressor, fine_tune
 from skae.estimators.generalized import GeneralizedAutoencoder
+from skae.estimators.importance_weighted import ImportanceWeightedAutoencoder
 from skae.estimators.k_sparse import KSparseAutoencoder
 from skae.estimators.outlier import ReconstructionOutlierDetector
 from skae.estimators.sparse import SparseAutoencoder
@@ -15,6 +16,7 @@ from skae.estimators.stacked_predictors import (
     StackedAutoencoderClassifier,
     StackedAutoencoderRegressor,
 )
+from skae.estimators.variational import VariationalAutoencoder
 
 __all__ = [
     "Autoencoder",
@@ -24,6 +26,7 @@ __all__ = [
     "FineTunedClassifier",
     "FineTunedRegressor",
     "GeneralizedAutoencoder",
+    "ImportanceWeightedAutoencoder",
     "KSparseAutoencoder",
     "ReconstructionOutlierDetector",
     "SparseAutoencoder",
@@ -31,6 +34,7 @@ __all__ = [
     "StackedAutoencoder",
     "StackedAutoencoderClassifier",
     "StackedAutoencoderRegressor",
+    "VariationalAutoencoder",
     "fine_tune",
 ]
 __version__ = "0.1.0"

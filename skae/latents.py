@@ -1,4 +1,4 @@
-"""Functions of the code: which of its units stay.
+"""Functions of the code: which of its units stay; Gaussian codes.
 
 Leading axes are models; ``k`` may be one number for all, or a tensor of shape (M, 1, 1).
 """
@@ -60,3 +60,47 @@ def keep_largest_of_batch(h: Tensor, k: float | Tensor) -> Tensor:
     if isinstance(count, Tensor):
         count = count.squeeze(-1)
     return keep_largest(h.flatten(-2), h.shape[-2] * count).view_as(h)
+
+
+# ---- Gaussian codes: h holds means and log variances, (..., n, 2 k), side by side
+
+
+def split(h: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log variance of q(z | x), of shape (..., n, k) each."""
+    mean, log_var = h.chunk(2, -1)
+    return mean, log_var
+
+
+def joined(mean: Tensor, log_var: Tensor) -> Tensor:
+    """The inverse of `split`."""
+    return torch.cat([mean, log_var], -1)
+
+
+def sample(h: Tensor, epsilon: Tensor) -> Tensor:
+    """z = mu + sigma epsilon, of the shape of `epsilon` (..., n, k)."""
+    mean, log_var = split(h)
+    return torch.addcmul(mean, torch.exp(0.5 * log_var), epsilon)
+
+
+def sample_gradient(d_z: Tensor, h: Tensor, z: Tensor) -> Tensor:
+    """`d_z` carried back through `sample`, of the shape of h."""
+    mean, _ = split(h)
+    return joined(d_z, 0.5 * d_z * (z - mean))
+
+
+def kl(h: Tensor) -> Tensor:
+    """KL(q(z | x) || N(0, I)) of every unit, (mu^2 + sigma^2 - 1 - log sigma^2) / 2, in nats."""
+    mean, log_var = split(h)
+    return 0.5 * (mean.square() + torch.expm1(log_var) - log_var)
+
+
+def kl_gradient(h: Tensor, share: Tensor) -> Tensor:
+    """`share` times the derivative of `kl` with respect to h: mu and (sigma^2 - 1) / 2."""
+    mean, log_var = split(h)
+    return joined(share * mean, share * torch.expm1(log_var).mul_(0.5))
+
+
+def log_prior_ratio(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+    """log p(z) - log q(z | x) of every unit, in nats; the constants cancel."""
+    epsilon = (z - mean) * torch.exp(-0.5 * log_var)
+    return 0.5 * (epsilon.square() + log_var - z.square())

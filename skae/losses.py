@@ -76,6 +76,10 @@ class Loss:
         """The factor by which the loss grows when the data are multiplied by `s`."""
         return 1.0
 
+    def scaled_gradient(self, x: Tensor, raw: Tensor, scale: float | Tensor) -> Tensor:
+        """Derivative of ``sum(scale * elements)`` with respect to `raw`, in its shape."""
+        return self.gradient(x, raw).mul_(scale)
+
     def accumulate(
         self, x: Tensor, raw: Tensor, scale: float | Tensor, weight: Tensor | None, total: Tensor
     ) -> None:

@@ -76,12 +76,17 @@ class Features:
     mean: Tensor  # NaN where no value was ever seen
     low: Tensor
     high: Tensor
+    variance: Tensor | None = None
 
     def __eq__(self, other: object) -> bool:
         pairs = zip(vars(self).values(), vars(other).values(), strict=False)
-        return type(other) is type(self) and all(
-            a.shape == b.shape and torch.allclose(a, b, 0.0, 0.0, equal_nan=True) for a, b in pairs
-        )
+        return type(other) is type(self) and all(_equal(a, b) for a, b in pairs)
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a.shape == b.shape and torch.allclose(a, b, 0.0, 0.0, equal_nan=True)
 
 
 class Forward(NamedTuple):
@@ -194,6 +199,25 @@ class Objective:
         value = self.data_loss(out.x, out.raw, self.cell_weight(out))
         penalty = self.penalty(out, net or {})
         return value if penalty is None else value + penalty
+
+    def value_and_gradient(
+        self, out: Forward, net: Mapping[str, Tensor], share: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """A value of the class's own, as `__call__` gives it, with its closed-form gradient.
+
+        That is the gradient of ``sum(share * value)``, share of shape (..., n, 1), with respect
+        to "raw", "z" and "h" where they matter, and to weights by name. Without this method
+        autograd differentiates `__call__`, or `data_loss`, where a class overrides them.
+        """
+        raise NotImplementedError
+
+    def path_weight(self, out: Forward) -> Tensor | None:
+        """What the gradient of z counts for the encoder, (..., n, 1) of the code; None for 1.
+
+        For estimators of a gradient that is not the value's own, sample by sample, but has its
+        expectation. Never differentiated.
+        """
+        return None
 
     def cell_weight(self, out: Forward) -> Tensor | None:
         """What each cell counts in training, broadcast to (..., n, d); None where all count 1.

@@ -7,7 +7,7 @@ import inspect
 import math
 import pickle
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -57,7 +57,7 @@ def check_objective(
       value does not depend on the other rows or their order;
     - every closed form equals autograd: ``loss.gradient``, ``loss.accumulate``, and
       ``latent_gradient`` and ``penalty_gradient`` (or ``penalty_and_gradient``, with the same
-      value as ``penalty``) where they are overridden;
+      value as ``penalty``) where they are overridden (``value_and_gradient`` by the engines);
     - ``support``, where it is overridden, says where ``latent`` keeps h, in order of rows;
     - ``update`` returns a new state with the same names, with its own storage;
     - the fused engine's values, gradients and states equal the autograd engine's, with and
@@ -428,7 +428,9 @@ def _check_penalty_gradient(trial: _Trial, out: Forward, net: Mapping[str, Tenso
             return
         share = trial.normal(*penalty.shape, 1, shift=5)
         total = (share.squeeze(-1) * penalty).sum()
-    found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    found: Sequence[Tensor | None] = [None] * len(leaves)  # where the penalty is a constant
+    if total.requires_grad:
+        found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     expected = {
         name: torch.zeros_like(leaf) if gradient is None else gradient
         for (name, leaf), gradient in zip(leaves.items(), found, strict=True)

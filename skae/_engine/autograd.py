@@ -63,6 +63,14 @@ def weighted_sum(
     return (value if w is None else value * w).sum(-1), batch
 
 
+def weigh_path(objective: Objective, out: Forward) -> None:
+    """Let the gradient of z count for the encoder what the objective says."""
+    with torch.no_grad():
+        weight = objective.path_weight(out)
+    if weight is not None and out.z.requires_grad:
+        out.z.register_hook(lambda d_z: d_z * weight)
+
+
 class Autograd:
     """Values and gradients by torch's autograd."""
 
@@ -107,6 +115,7 @@ class Autograd:
         with torch.enable_grad(), isolated:
             out = self._forward(x, rows, progress, state)
             value, batch = weighted_sum(self.objective, out, self._net())
+            weigh_path(self.objective, out)
             gradients = torch.autograd.grad(
                 (value + batch).sum() / n, list(self.trained.values()), allow_unused=True
             )

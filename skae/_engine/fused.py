@@ -56,6 +56,10 @@ class Seeds(NamedTuple):
     net: Mapping[str, Tensor] = {}
     z: Tensor | None = None
     a: Tensor | None = None
+    path: Tensor | None = None  # what the gradient of z counts for the encoder
+
+
+Gradients = Mapping[str, Tensor | None]  # by the part of `Forward`
 
 
 class Scaled(Mapping[str, Tensor]):
@@ -108,6 +112,7 @@ class Fused:
         self.penalised = overrides(objective, "penalty")
         own_value = overrides(objective, "__call__") or overrides(objective, "data_loss")
         self.seam = own_value or (self.penalised and not has_closed_penalty(objective))
+        self.closed_value = overrides(objective, "value_and_gradient")
         self.sums = self._may_sum()
         # Without hooks and noise a step is nothing but its kernels.
         self.is_plain = not (
@@ -137,8 +142,9 @@ class Fused:
             x = x.expand(*self.buffer.lead, *x.shape)
         program, out, taped = self._pass(x, rows, progress, state)
         new_state = self.objective.update(state, out)
+        path = self.objective.path_weight(out)  # before its gradient takes raw's place
         seeds = self._seam_end(program, out, n) if self.seam else self._closed_end(program, out, n)
-        self._back(program, out, seeds, taped)
+        self._back(program, out, seeds._replace(path=path), taped)
         self._add_net(seeds.net)
         if self.decays:
             self._decay(x.shape[-2], n)
@@ -297,6 +303,8 @@ class Fused:
             op()
         if seeds.z is not None:
             p.d_z.add_(seeds.z)
+        if seeds.path is not None:
+            p.d_z.mul_(seeds.path)
         if taped is not None:
             last.delta.copy_(torch.autograd.grad(taped[1], taped[0], p.d_z)[0])
         elif self.has_latent and p.sides is None:
@@ -335,8 +343,26 @@ class Fused:
         return Seeds(d_h, d_net)
 
     def _seam_end(self, p: Program, out: Forward, n: int) -> Seeds:
-        """The same by autograd on detached leaves."""
+        """The same where the value is the objective's own, or has no closed form."""
         last = p.decoder.slots[-1]
+        d, d_net = self._own_gradient(out, n) if self.closed_value else self._differentiated(out, n)
+        if d.get("raw") is None:
+            last.delta.zero_()
+        else:
+            torch.mul(d["raw"], last.gain, out=last.delta)  # type: ignore[arg-type]
+        return Seeds(d.get("h"), d_net, d.get("z"), d.get("a"))
+
+    def _own_gradient(self, out: Forward, n: int) -> tuple[Gradients, dict[str, Tensor]]:
+        """What the objective gives."""
+        w = out.rows.weight
+        count = out.h.new_ones(out.x.shape[-2]) if w is None else w
+        net = self._net()
+        value, d, d_net = self.objective.value_and_gradient(out, net, count.unsqueeze(-1) / n)
+        self.rest.add_((count * value).sum(-1))
+        return d, d_net  # type: ignore[return-value]
+
+    def _differentiated(self, out: Forward, n: int) -> tuple[Gradients, dict[str, Tensor]]:
+        """What autograd finds on detached leaves."""
         with torch.enable_grad():
             parts = {k: getattr(out, k) for k in ("raw", "z", "h", "a")}
             leaves = {k: p.detach().requires_grad_() for k, p in parts.items() if p is not None}
@@ -345,13 +371,10 @@ class Fused:
             value = value + batch
             inputs = [*leaves.values(), *net.values()]
             found = torch.autograd.grad(value.sum() / n, inputs, allow_unused=True)
-        d = dict(zip([*leaves, *net], found, strict=True))
         self.rest.add_(value.detach())
-        if d["raw"] is None:
-            last.delta.zero_()
-        else:
-            torch.mul(d["raw"], last.gain, out=last.delta)
-        return Seeds(d["h"], {k: d[k] for k in net if d[k] is not None}, d["z"], d.get("a"))
+        d = dict(zip([*leaves, *net], found, strict=True))
+        d_net = {k: d[k] for k in net if d[k] is not None}
+        return {k: d[k] for k in leaves}, d_net  # type: ignore[return-value]
 
     def _net(self) -> Mapping[str, Tensor]:
         """Weights in the units of X and the objective's own parameters."""

@@ -106,7 +106,8 @@ def build_network(
         encoder = Dense("encoder", widths, estimator.activation, code_activation)
     else:
         encoder = wrap("encoder", estimator.encoder, source.dtype, source.device)
-        k = _probed_width("encoder", encoder.working, d, source)
+        width = _probed_width("encoder", encoder.working, d, source)
+        k = _code_units(objective, width)
         if estimator.n_components not in (None, k):
             raise ValueError(
                 f"n_components={estimator.n_components}, but encoder gives codes of width {k}. "
@@ -133,6 +134,17 @@ def build_network(
     if estimator.solver != "sgd":
         network = place(network, objective.loss, m, source.dtype, source.device)
     return network, k
+
+
+def _code_units(objective: Objective, width: int) -> int:
+    """The number of code units for which an encoder has this many outputs."""
+    k = next((k for k in range(1, width + 1) if objective.code_width(k) >= width), width)
+    if objective.code_width(k) != width:
+        raise ValueError(
+            f"encoder gives {width} outputs, but a code of {k} units needs "
+            f"{objective.code_width(k)}. Change the width of its last layer."
+        )
+    return k
 
 
 def unwrapped(stack: Wrapped) -> Stack:
@@ -193,18 +205,25 @@ def _probed_width(name: str, module: nn.Module, width_in: int, source: Source) -
 
 
 def check_range(
-    estimator: Any, loss: Loss, m: Moments, columns: Sequence[int] | None = None
+    estimator: Any,
+    loss: Loss,
+    m: Moments,
+    columns: Sequence[int] | None = None,
+    said: tuple[str, str] | None = None,
 ) -> None:
     """Raise when X leaves what the loss or the output activation can represent.
 
-    `m` are the moments of X, or of these columns of it.
+    `m` are the moments of X, or of these columns of it. `said` are the parameter that was given
+    and what to use instead, where it is not the loss.
     """
     low, high = loss.domain
     for bound, values, beyond in ((low, m.low, low - m.low), (high, m.high, m.high - high)):
         if math.isinf(bound) or float(beyond.max()) <= _ROUNDING:
             continue
         i = int(beyond.argmax())
-        if isinstance(loss, Linked):
+        if said is not None:
+            given, other = said
+        elif isinstance(loss, Linked):
             given = f"output_activation={loss.output_activation!r}"
             other = "output_activation='identity'"
         else:

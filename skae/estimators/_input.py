@@ -58,7 +58,8 @@ def known_features(estimator: Any, m: Moments) -> Features:
             "Drop such columns, or set keep_empty_features=False to leave them out."
         )
     low, high = m.low.masked_fill(empty, 0.0), m.high.masked_fill(empty, 0.0)
-    return Features(m.mean.cpu(), low.cpu(), high.cpu())
+    variance = None if m.variance is None else m.variance.cpu()
+    return Features(m.mean.cpu(), low.cpu(), high.cpu(), variance)
 
 
 def without_missing(

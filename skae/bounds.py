@@ -1,0 +1,299 @@
+"""Bounds on the log-likelihood of models with a Gaussian code, as objectives in nats.
+
+p(z) = N(0, I), q(z | x) = N(mu, diag(sigma^2)) with mu and log sigma^2 from the encoder, and
+p(x | z) the likelihood that is the objective's loss.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skae.latents import (
+    joined,
+    kl,
+    kl_gradient,
+    log_prior_ratio,
+    sample,
+    sample_gradient,
+    split,
+)
+from skae.likelihoods import Likelihood
+from skae.objective import Features, Forward, Objective, is_positive
+
+_RATE = 0.05  # of a batch in a learned scale: about the last twenty count
+_LEAST = 1e-6  # of the data's own, for a learned scale, so that no density is infinite
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianCode(Objective):
+    """A code with mean and log variance, and a likelihood whose scale may be learned.
+
+    The most likely scale for what the decoder gives is the mean energy of its residuals: a running
+    mean of it over batches is the objective's state, and no gradient is needed. (Adam, which
+    moves everything by about its rate, takes thousands of steps to a scale a hundredth of the
+    data's.)
+
+    Parameters
+    ----------
+    samples : bool, default=True
+        Whether codes are drawn in training. Without, the decoder sees their means.
+
+    shared : bool, default=True
+        Whether all features have one learned scale, rather than each its own.
+
+    start : tuple of float, default=None
+        The features' scales before training; None is 1.
+    """
+
+    samples: bool = True
+    shared: bool = True
+    start: tuple[float, ...] | None = None
+
+    drops_code = False
+
+    def code_width(self, k):
+        return 2 * k
+
+    def encode(self, h):
+        return split(h)[0]
+
+    @property
+    def noise(self):
+        return "samples" if self.samples else super().noise
+
+    # ---- the scale
+
+    @property
+    def learns(self) -> bool:
+        """Whether a scale of the likelihood is learned."""
+        return isinstance(self.loss, Likelihood) and self.loss.learns
+
+    def informed(self, features: Features) -> Objective:
+        if not self.learns or features.variance is None:
+            return self
+        variance = features.variance
+        mean = variance.mean()
+        usual = mean if mean > 0 else torch.ones_like(mean)
+        variance = usual.expand_as(variance) if self.shared else variance.where(variance > 0, usual)
+        start = self.loss.start_scale(variance)  # type: ignore[attr-defined]
+        return dataclasses.replace(self, start=tuple(start.tolist()))
+
+    def init_state(self, d, k):
+        return {"scale": self._start(d)} if self.learns else {}
+
+    def _start(self, d: int) -> Tensor:
+        start = (1.0,) * d if self.start is None else self.start
+        return torch.tensor(start, dtype=torch.float64)
+
+    def update(self, state, out):
+        if not self.learns:
+            return dict(state)
+        energy, share = self._energies(out)
+        mean = (share.unsqueeze(-1) * energy).sum(-2).double()
+        found = self.loss.estimate(mean, self.shared)  # type: ignore[attr-defined]
+        total = share.sum(-1, keepdim=True).double()  # 0 where no row of the batch counts
+        least = _LEAST * self._start(found.shape[-1]).to(found.device)
+        scale = torch.lerp(state["scale"], found, _RATE * total.expand_as(found))
+        return {"scale": torch.maximum(scale, least)}
+
+    def _energies(self, out: Forward) -> tuple[Tensor, Tensor]:
+        """The elements of every reconstruction, (..., m, d), and what each of them counts."""
+        return self.loss.elements(out.x, out.raw), self._row_share(out)
+
+    def _row_share(self, out: Forward) -> Tensor:
+        """What every row counts of a batch, (..., n); together 1, or 0 if none does."""
+        w = out.rows.weight
+        if w is None:
+            return out.x.new_full((out.x.shape[-2],), 1 / out.x.shape[-2])
+        return w / w.sum(-1, keepdim=True).clamp(min=torch.finfo(w.dtype).tiny)
+
+    def cell_weight(self, out):
+        cells = super().cell_weight(out)
+        if not self.learns:
+            return cells
+        precision = self._scale(out).reciprocal()
+        return precision if cells is None else cells * precision
+
+    def _scale(self, out: Forward) -> Tensor:
+        """Of shape (..., 1, d)."""
+        return out.state["scale"].to(out.x.dtype).unsqueeze(-2)
+
+    def _normaliser(self, out: Forward) -> Tensor | None:
+        """What the learned scales add to every row's loss, of shape (..., 1)."""
+        if not self.learns:
+            return None
+        return self.loss.normaliser(self._scale(out)).sum(-1)  # type: ignore[attr-defined]
+
+    def learned(self, state):
+        if not self.learns or "scale" not in state:
+            return self
+        loss = self.loss.with_scale(state["scale"], self.shared)  # type: ignore[attr-defined]
+        return dataclasses.replace(self, loss=loss)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence(GaussianCode):
+    """The negative evidence lower bound, -E_q log p(x | z) + beta KL(q(z | x) || p(z)).
+
+    The expectation is that of one draw; the divergence has its closed form.
+
+    Parameters
+    ----------
+    beta : float, default=1.0
+        Weight of the divergence.
+
+    warm_up : float, default=0.0
+        Fraction of the schedule over which the weight rises linearly from 0 to beta.
+
+    free_bits : float, default=0.0
+        Nats of the divergence that a unit has for nothing, on the mean of a batch.
+    """
+
+    beta: Any = 1.0
+    warm_up: Any = 0.0
+    free_bits: Any = 0.0
+
+    def latent(self, h, rng):
+        mean, _ = split(h)
+        return sample(h, rng.normal(mean)) if self.samples else mean.clone()
+
+    def latent_gradient(self, d_z, h, z):
+        return sample_gradient(d_z, h, z)
+
+    @property
+    def penalises_batch(self) -> bool:  # type: ignore[override]
+        return is_positive(self.free_bits) and is_positive(self.beta)
+
+    @property
+    def mixes_rows(self) -> bool:  # type: ignore[override]
+        return self.penalises_batch
+
+    @property
+    def settled(self) -> float:  # type: ignore[override]
+        w = self.warm_up
+        return float(w.max()) if isinstance(w, Tensor) else w
+
+    def weight_at(self, progress: float) -> Any:
+        """The divergence's weight when this fraction of the schedule has passed."""
+        w = self.warm_up
+        if isinstance(w, Tensor):  # 0 / 0 is no warm-up
+            return self.beta * (progress / w).nan_to_num(1.0).clamp(max=1.0)
+        return self.beta * min(1.0, progress / w) if w > 0 else self.beta
+
+    def penalty(self, out, net):
+        return self._terms(out)[0]
+
+    def penalty_and_gradient(self, out, net, share):
+        value, slope = self._terms(out)
+        return value, None if slope is None else kl_gradient(out.h, share * slope), {}
+
+    def _terms(self, out: Forward) -> tuple[Tensor | None, Any]:
+        """The divergence and the scales' part, and what every unit's divergence counts in it."""
+        normaliser = self._normaliser(out)
+        if not is_positive(self.beta):
+            every = out.h.shape[:-1]
+            return None if normaliser is None else normaliser.expand(every), None
+        weight = self.weight_at(out.progress)
+        divergence, slope = self._divergence(out)
+        value = (weight * divergence).sum(-1)
+        return value if normaliser is None else value + normaliser, weight * slope
+
+    def _divergence(self, out: Forward) -> tuple[Tensor, Any]:
+        """Of every row and unit, (..., n, k), or of a batch, (..., 1, k), and what a row counts."""
+        divergence = kl(out.h)
+        if not self.penalises_batch:
+            return divergence, torch.ones_like(divergence[..., :1])
+        n, w = out.h.shape[-2], out.rows.weight
+        rows = (divergence.new_ones(n) if w is None else w).unsqueeze(-1) / n
+        mean = (rows * divergence).sum(-2, keepdim=True)
+        free = torch.as_tensor(self.free_bits, dtype=mean.dtype, device=mean.device)
+        return torch.maximum(mean, free), rows * (mean > free)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceWeighted(GaussianCode):
+    """The negative importance-weighted bound, -log (1 / S) sum_s p(x, z_s) / q(z_s | x).
+
+    `latent` gives S rows for each one of h, next to each other.
+
+    Parameters
+    ----------
+    n_importance_samples : int, default=5
+        S, the number of codes that are drawn for each row.
+
+    gradient : {"plain", "doubly_reparameterized"}, default="plain"
+        Estimator of the encoder's gradient.
+    """
+
+    n_importance_samples: int = 5
+    gradient: str = "plain"
+
+    def latent(self, h, rng):
+        wide = h.repeat_interleave(self.n_importance_samples, -2)
+        mean, _ = split(wide)
+        return sample(wide, rng.normal(mean)) if self.samples else mean.clone()
+
+    def latent_gradient(self, d_z, h, z):
+        wide = h.repeat_interleave(self.n_importance_samples, -2)
+        return self._of_rows(sample_gradient(d_z, wide, z)).sum(-2)
+
+    def _of_rows(self, part: Tensor) -> Tensor:
+        """What `latent` gave, by the row that it comes from: (..., n, S, width)."""
+        return part.unflatten(-2, (-1, self.n_importance_samples))
+
+    def __call__(self, out, net=None):
+        log_w = self._log_weights(out, out.h.detach() if self._is_doubly else out.h)
+        return math.log(self.n_importance_samples) - torch.logsumexp(log_w, -1)
+
+    def value_and_gradient(self, out, net, share):
+        log_w = self._log_weights(out, out.h)
+        total = torch.logsumexp(log_w, -1, keepdim=True)
+        value = math.log(self.n_importance_samples) - total.squeeze(-1)
+        counts = torch.exp(log_w - total).mul_(share).unsqueeze(-1)  # (..., n, S, 1)
+        x, raw, z = out.x.unsqueeze(-2), self._of_rows(out.raw), self._of_rows(out.z)
+        mean, log_var = (part.unsqueeze(-2) for part in split(out.h))
+        cells, scaled = self.cell_weight(out), counts * self.loss.share(out.x.shape[-1])
+        scaled = scaled if cells is None else scaled * cells.unsqueeze(-2)
+        d_raw = self.loss.scaled_gradient(x, raw, scaled)
+        precision = torch.exp(-log_var)
+        pull = (z - mean) * precision  # -d log q / d z, and d log q / d mu
+        d = {"raw": d_raw.flatten(-3, -2), "z": (counts * (z - pull)).flatten(-3, -2)}
+        if not self._is_doubly:
+            d_log_var = 0.5 * (pull * (z - mean) - 1)
+            d["h"] = joined(counts * pull, counts * d_log_var).sum(-2)
+        return value, d, {}
+
+    def path_weight(self, out):
+        if not self._is_doubly:
+            return None
+        return self._importance(out).flatten(-2).unsqueeze(-1)
+
+    @property
+    def _is_doubly(self) -> bool:
+        return self.gradient == "doubly_reparameterized"
+
+    def _importance(self, out: Forward) -> Tensor:
+        """The normalised weights of the samples, of shape (..., n, S)."""
+        return torch.softmax(self._log_weights(out, out.h), -1)
+
+    def _log_weights(self, out: Forward, h: Tensor) -> Tensor:
+        """log p(x, z) / q(z | x) of every sample, of shape (..., n, S)."""
+        elements = self.loss.elements(out.x.unsqueeze(-2), self._of_rows(out.raw))
+        cells, normaliser = self.cell_weight(out), self._normaliser(out)
+        if cells is not None:
+            elements = elements * cells.unsqueeze(-2)
+        value = elements.sum(-1) * self.loss.share(out.x.shape[-1])
+        value = value if normaliser is None else value + normaliser.unsqueeze(-1)
+        mean, log_var = (part.unsqueeze(-2) for part in split(h))
+        return log_prior_ratio(self._of_rows(out.z), mean, log_var).sum(-1) - value
+
+    def _energies(self, out):
+        energy = self.loss.elements(out.x.unsqueeze(-2), self._of_rows(out.raw))
+        share = self._row_share(out).unsqueeze(-1) * self._importance(out)
+        return energy.flatten(-3, -2), share.flatten(-2)
