@@ -60,6 +60,13 @@ class GaussianCode(Objective):
     def code_width(self, k):
         return 2 * k
 
+    def latent(self, h, rng):
+        mean, _ = split(h)
+        return sample(h, rng.normal(mean)) if self.samples else mean.clone()
+
+    def latent_gradient(self, d_z, h, z):
+        return sample_gradient(d_z, h, z)
+
     def encode(self, h):
         return split(h)[0]
 
@@ -158,13 +165,6 @@ class Evidence(GaussianCode):
     beta: Any = 1.0
     warm_up: Any = 0.0
     free_bits: Any = 0.0
-
-    def latent(self, h, rng):
-        mean, _ = split(h)
-        return sample(h, rng.normal(mean)) if self.samples else mean.clone()
-
-    def latent_gradient(self, d_z, h, z):
-        return sample_gradient(d_z, h, z)
 
     @property
     def penalises_batch(self) -> bool:  # type: ignore[override]

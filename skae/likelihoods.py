@@ -123,9 +123,8 @@ class LocationScale(Likelihood):
 
     def with_scale(self, scale, shared):
         if scale.ndim > 1:
-            return dataclasses.replace(self, scale=scale.unsqueeze(-2))  # type: ignore[type-var]
-        value = float(scale[0]) if shared else tuple(scale.tolist())
-        return dataclasses.replace(self, scale=value)  # type: ignore[type-var]
+            return type(self)(scale.unsqueeze(-2))  # type: ignore[call-arg]
+        return type(self)(float(scale[0]) if shared else tuple(scale.tolist()))  # type: ignore[call-arg]
 
     def _scale(self, like: Tensor) -> Tensor:
         """Of shape (d,) or () or that of a stack, as `like` is."""

@@ -346,10 +346,11 @@ class Fused:
         """The same where the value is the objective's own, or has no closed form."""
         last = p.decoder.slots[-1]
         d, d_net = self._own_gradient(out, n) if self.closed_value else self._differentiated(out, n)
-        if d.get("raw") is None:
+        d_raw = d.get("raw")
+        if d_raw is None:
             last.delta.zero_()
         else:
-            torch.mul(d["raw"], last.gain, out=last.delta)  # type: ignore[arg-type]
+            torch.mul(d_raw, last.gain, out=last.delta)
         return Seeds(d.get("h"), d_net, d.get("z"), d.get("a"))
 
     def _own_gradient(self, out: Forward, n: int) -> tuple[Gradients, dict[str, Tensor]]:
@@ -359,7 +360,7 @@ class Fused:
         net = self._net()
         value, d, d_net = self.objective.value_and_gradient(out, net, count.unsqueeze(-1) / n)
         self.rest.add_((count * value).sum(-1))
-        return d, d_net  # type: ignore[return-value]
+        return d, d_net
 
     def _differentiated(self, out: Forward, n: int) -> tuple[Gradients, dict[str, Tensor]]:
         """What autograd finds on detached leaves."""
@@ -374,7 +375,7 @@ class Fused:
         self.rest.add_(value.detach())
         d = dict(zip([*leaves, *net], found, strict=True))
         d_net = {k: d[k] for k in net if d[k] is not None}
-        return {k: d[k] for k in leaves}, d_net  # type: ignore[return-value]
+        return {k: d[k] for k in leaves}, d_net
 
     def _net(self) -> Mapping[str, Tensor]:
         """Weights in the units of X and the objective's own parameters."""

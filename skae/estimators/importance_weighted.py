@@ -56,6 +56,9 @@ class ImportanceWeightedAutoencoder(LatentVariableAutoencoder):
         by :math:`\sum_s \tilde w_s z_s` from `n_importance_samples` draws that are always the
         same, so that it is a function of the row alone.
 
+    Attributes
+    ----------
+
     References
     ----------
     .. [1] Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", ICLR 2016,
@@ -69,7 +72,7 @@ class ImportanceWeightedAutoencoder(LatentVariableAutoencoder):
     >>> from skae import ImportanceWeightedAutoencoder
     >>> X = load_digits().data / 16
     >>> model = ImportanceWeightedAutoencoder(
-    ...     n_components=8, likelihood="bernoulli", max_iter=10, tol=None, random_state=0
+    ...     n_components=8, likelihood="bernoulli", max_iter=5, tol=None, random_state=0
     ... ).fit(X)
     >>> bound = model.score(X)
     >>> bool(model.set_params(n_importance_samples=100).score(X) > bound)
