@@ -208,6 +208,8 @@ class Laplace(LocationScale):
 
     def variance(self, d):
         s = self.scale
+        if s is None:
+            return None
         return tuple(2 * each**2 for each in s) if isinstance(s, tuple) else 2 * s**2
 
     def unit(self, s):
