@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from toys import DOUBLE, D, K, assert_close, network, normal, starting, step
 from torch.distributions import Independent, Normal, kl_divergence
+from toys import DOUBLE, D, K, assert_close, network, normal, starting, step
 
 from skae._engine.autograd import Autograd
 from skae._engine.fused import Fused
@@ -278,7 +278,9 @@ def test_doubly_reparameterised_gradients_are_those_of_equation_8():
         h = x @ W.mT + parameters["encoder.0.b"]
         z = objective.latent(h, draws())
         held = z.detach().requires_grad_()
-        out = Forward(x, x, h, held, held @ parameters["decoder.0.W"].mT + parameters["decoder.0.b"])
+        out = Forward(
+            x, x, h, held, held @ parameters["decoder.0.W"].mT + parameters["decoder.0.b"]
+        )
         log_w = objective._log_weights(out, h.detach())
         (d_z,) = torch.autograd.grad(log_w.sum(), held)
         counts = torch.softmax(log_w.detach(), -1).square().flatten().unsqueeze(-1)

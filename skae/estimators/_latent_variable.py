@@ -36,7 +36,7 @@ from skae.objective import Objective, Rows
 
 _ACTIVE = 0.01  # Burda et al.: variance of a unit's posterior mean over the rows
 _COLLAPSED = 0.25  # of the units active, below which a warning says so
-_ENOUGH = 64  # draws for an expectation: the mean bound of rows is then right to a tenth of a nat
+_ENOUGH = 64  # draws for an expectation: the mean bound is then right to tenths of a nat or better
 _TAIL = 1e-10  # probability beyond which no draw lies
 BLOCK = 64  # draws decoded at once
 _CELLS = 2**21  # of the widest layer, drawn at once
@@ -468,12 +468,24 @@ def _portions(n: int, most: int) -> Iterator[int]:
 def fixed_draws(n: int, h: Tensor) -> Tensor:
     """Standard normal numbers of shape (n, k), always the same ones.
 
-    From a scrambled Sobol sequence, in a random order: what all rows share does not average out
-    over rows, and is several times smaller than that of independent draws.
+    What all rows share does not average out over them. So these come from a scrambled Sobol
+    sequence, in a random order, and many have the moments of their distribution.
     """
-    u = SobolEngine(h.shape[-1] // 2, scramble=True, seed=0).draw(n, dtype=torch.float64)
+    k = h.shape[-1] // 2
+    u = SobolEngine(k, scramble=True, seed=0).draw(n, dtype=torch.float64)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-    return torch.special.ndtri(u[order].clamp(_TAIL, 1 - _TAIL)).to(h)
+    epsilon = torch.special.ndtri(u[order].clamp(_TAIL, 1 - _TAIL))
+    return (whitened(epsilon) if n >= _ENOUGH else epsilon).to(h)
+
+
+def whitened(epsilon: Tensor) -> Tensor:
+    """n draws with mean 0 and covariance 1, or variances of 1 where n is too small for more."""
+    n, k = epsilon.shape
+    epsilon = epsilon - epsilon.mean(0)
+    if n < 2 * k:
+        return epsilon / epsilon.square().mean(0).sqrt()
+    L = torch.linalg.cholesky(epsilon.mT @ epsilon / n)
+    return torch.linalg.solve_triangular(L, epsilon.mT, upper=False).mT
 
 
 def _activity(
