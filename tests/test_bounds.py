@@ -19,7 +19,8 @@ from skae.testing import check_objective
 
 GROUPS = ((0, 2), (3, 4))
 LIKELIHOODS = {
-    "gaussian": Gaussian(0.5), "learned": Gaussian(None), "each": Gaussian((0.5, 1.0, 2.0, 3.0, 4.0)),
+    "gaussian": Gaussian(0.5), "learned": Gaussian(None),
+    "each": Gaussian((0.5, 1.0, 2.0, 3.0, 4.0)),
     "laplace": Laplace(None), "bernoulli": Bernoulli(), "poisson": Poisson(),
     "mixed": Mixed(Gaussian(None), GROUPS),
 }  # fmt: skip
