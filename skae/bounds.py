@@ -17,7 +17,7 @@ from torch import Tensor
 from skae.latents import (
     joined,
     kl,
-    kl_gradient,
+    kl_and_gradient,
     log_prior_ratio,
     sample,
     sample_gradient,
@@ -27,6 +27,7 @@ from skae.likelihoods import Likelihood
 from skae.objective import Features, Forward, Objective, is_positive
 
 _RATE = 0.05  # of a batch in a learned scale: about the last twenty count
+_NOTHING = 1e-30  # for a sum of weights that is zero
 _LEAST = 1e-6  # of the data's own, for a learned scale, so that no density is infinite
 
 
@@ -92,33 +93,34 @@ class GaussianCode(Objective):
         return dataclasses.replace(self, start=tuple(start.tolist()))
 
     def init_state(self, d, k):
-        return {"scale": self._start(d)} if self.learns else {}
-
-    def _start(self, d: int) -> Tensor:
+        if not self.learns:
+            return {}
         start = (1.0,) * d if self.start is None else self.start
-        return torch.tensor(start, dtype=torch.float64)
+        scale = torch.tensor(start, dtype=torch.float64)
+        return {"scale": scale, "least_scale": _LEAST * scale}
 
     def update(self, state, out):
         if not self.learns:
             return dict(state)
         energy, share = self._energies(out)
-        mean = (share.unsqueeze(-1) * energy).sum(-2).double()
-        found = self.loss.estimate(mean, self.shared)  # type: ignore[attr-defined]
-        total = share.sum(-1, keepdim=True).double()  # 0 where no row of the batch counts
-        least = _LEAST * self._start(found.shape[-1]).to(found.device)
-        scale = torch.lerp(state["scale"], found, _RATE * total.expand_as(found))
-        return {"scale": torch.maximum(scale, least)}
+        rate: Any = _RATE
+        if share is None:
+            mean = energy.mean(-2)
+        else:  # which may be of no rows
+            mean = (share.unsqueeze(-1) * energy).sum(-2)
+            rate = _RATE * share.sum(-1, keepdim=True).to(state["scale"]).expand(mean.shape)
+        found = self.loss.estimate(mean.to(state["scale"]), self.shared)  # type: ignore[attr-defined]
+        scale = torch.lerp(state["scale"], found, rate)
+        return {**state, "scale": torch.maximum(scale, state["least_scale"])}
 
-    def _energies(self, out: Forward) -> tuple[Tensor, Tensor]:
+    def _energies(self, out: Forward) -> tuple[Tensor, Tensor | None]:
         """The elements of every reconstruction, (..., m, d), and what each of them counts."""
         return self.loss.elements(out.x, out.raw), self._row_share(out)
 
-    def _row_share(self, out: Forward) -> Tensor:
-        """What every row counts of a batch, (..., n); together 1, or 0 if none does."""
+    def _row_share(self, out: Forward) -> Tensor | None:
+        """What every row counts of a batch, (..., n), together 1; None for all alike."""
         w = out.rows.weight
-        if w is None:
-            return out.x.new_full((out.x.shape[-2],), 1 / out.x.shape[-2])
-        return w / w.sum(-1, keepdim=True).clamp(min=torch.finfo(w.dtype).tiny)
+        return None if w is None else w / w.sum(-1, keepdim=True).clamp(min=_NOTHING)
 
     def cell_weight(self, out):
         cells = super().cell_weight(out)
@@ -187,28 +189,31 @@ class Evidence(GaussianCode):
         return self.beta * min(1.0, progress / w) if w > 0 else self.beta
 
     def penalty(self, out, net):
-        return self._terms(out)[0]
+        return self._terms(out, kl(out.h))[0] if is_positive(self.beta) else self._constant(out)
 
     def penalty_and_gradient(self, out, net, share):
-        value, slope = self._terms(out)
-        return value, None if slope is None else kl_gradient(out.h, share * slope), {}
-
-    def _terms(self, out: Forward) -> tuple[Tensor | None, Any]:
-        """The divergence and the scales' part, and what every unit's divergence counts in it."""
-        normaliser = self._normaliser(out)
         if not is_positive(self.beta):
-            every = out.h.shape[:-1]
-            return None if normaliser is None else normaliser.expand(every), None
-        weight = self.weight_at(out.progress)
-        divergence, slope = self._divergence(out)
-        value = (weight * divergence).sum(-1)
-        return value if normaliser is None else value + normaliser, weight * slope
+            return self._constant(out), None, {}
+        divergence, slope = kl_and_gradient(out.h)
+        value, counts = self._terms(out, divergence)
+        slope.unflatten(-1, (2, -1)).mul_((share * counts).unsqueeze(-2))  # of mu, of log sigma^2
+        return value, slope, {}
 
-    def _divergence(self, out: Forward) -> tuple[Tensor, Any]:
-        """Of every row and unit, (..., n, k), or of a batch, (..., 1, k), and what a row counts."""
-        divergence = kl(out.h)
-        if not self.penalises_batch:
-            return divergence, torch.ones_like(divergence[..., :1])
+    def _constant(self, out: Forward) -> Tensor | None:
+        """What is left without the divergence, of shape (..., n)."""
+        normaliser = self._normaliser(out)
+        return None if normaliser is None else normaliser.expand(out.h.shape[:-1])
+
+    def _terms(self, out: Forward, divergence: Tensor) -> tuple[Tensor, Any]:
+        """Of the divergence of every row and unit: the penalty, and what each counts in it."""
+        weight, normaliser, counts = self.weight_at(out.progress), self._normaliser(out), 1.0
+        if self.penalises_batch:
+            divergence, counts = self._freed(out, divergence)
+        value = (weight * divergence).sum(-1)
+        return value if normaliser is None else value + normaliser, weight * counts
+
+    def _freed(self, out: Forward, divergence: Tensor) -> tuple[Tensor, Any]:
+        """The mean over the batch beyond what is free, (..., 1, k), and what a row counts."""
         n, w = out.h.shape[-2], out.rows.weight
         rows = (divergence.new_ones(n) if w is None else w).unsqueeze(-1) / n
         mean = (rows * divergence).sum(-2, keepdim=True)
@@ -295,5 +300,6 @@ class ImportanceWeighted(GaussianCode):
 
     def _energies(self, out):
         energy = self.loss.elements(out.x.unsqueeze(-2), self._of_rows(out.raw))
-        share = self._row_share(out).unsqueeze(-1) * self._importance(out)
+        rows, share = self._row_share(out), self._importance(out)
+        share = share / share.shape[-2] if rows is None else share * rows.unsqueeze(-1)
         return energy.flatten(-3, -2), share.flatten(-2)
