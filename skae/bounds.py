@@ -19,6 +19,7 @@ from skae.latents import (
     kl,
     kl_and_gradient,
     log_prior_ratio,
+    means,
     sample,
     sample_gradient,
     split,
@@ -62,14 +63,13 @@ class GaussianCode(Objective):
         return 2 * k
 
     def latent(self, h, rng):
-        mean, _ = split(h)
-        return sample(h, rng.normal(mean)) if self.samples else mean.clone()
+        return sample(h, rng) if self.samples else means(h).clone()
 
     def latent_gradient(self, d_z, h, z):
         return sample_gradient(d_z, h, z)
 
     def encode(self, h):
-        return split(h)[0]
+        return means(h)
 
     @property
     def noise(self):
@@ -241,8 +241,7 @@ class ImportanceWeighted(GaussianCode):
 
     def latent(self, h, rng):
         wide = h.repeat_interleave(self.n_importance_samples, -2)
-        mean, _ = split(wide)
-        return sample(wide, rng.normal(mean)) if self.samples else mean.clone()
+        return sample(wide, rng) if self.samples else means(wide).clone()
 
     def latent_gradient(self, d_z, h, z):
         wide = h.repeat_interleave(self.n_importance_samples, -2)

@@ -65,6 +65,11 @@ def keep_largest_of_batch(h: Tensor, k: float | Tensor) -> Tensor:
 # ---- Gaussian codes: h holds means and log variances, (..., n, 2 k), side by side
 
 
+def means(h: Tensor) -> Tensor:
+    """Mean of q(z | x), of shape (..., n, k)."""
+    return h.narrow(-1, 0, h.shape[-1] // 2)
+
+
 def split(h: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log variance of q(z | x), of shape (..., n, k) each."""
     k = h.shape[-1] // 2
@@ -76,16 +81,15 @@ def joined(mean: Tensor, log_var: Tensor) -> Tensor:
     return torch.cat([mean, log_var], -1)
 
 
-def sample(h: Tensor, epsilon: Tensor) -> Tensor:
-    """z = mu + sigma epsilon, of the shape of `epsilon` (..., n, k)."""
+def sample(h: Tensor, rng: Any) -> Tensor:
+    """z = mu + sigma epsilon, of shape (..., n, k), epsilon standard normal."""
     mean, log_var = split(h)
-    return torch.addcmul(mean, torch.exp(0.5 * log_var), epsilon)
+    return torch.addcmul(mean, torch.exp(0.5 * log_var), rng.normal(mean))
 
 
 def sample_gradient(d_z: Tensor, h: Tensor, z: Tensor) -> Tensor:
     """`d_z` carried back through `sample`, of the shape of h."""
-    mean, _ = split(h)
-    return joined(d_z, (z - mean).mul_(d_z).mul_(0.5))
+    return joined(d_z, (z - means(h)).mul_(d_z).mul_(0.5))
 
 
 def kl(h: Tensor) -> Tensor:

@@ -96,8 +96,8 @@ def test_log_prior_ratio_is_that_of_torch_distributions():
 @pytest.mark.parametrize("lead", [(), (2,)])
 def test_gradients_of_gaussian_codes_are_autograds(lead):
     h = normal(*lead, 7, 2 * K).requires_grad_()
-    share, epsilon = normal(*lead, 7, 1, seed=1), normal(*lead, 7, K, seed=2)
-    z = sample(h, epsilon)
+    share = normal(*lead, 7, 1, seed=1)
+    z = sample(h, draws())
     d_z = normal(*lead, 7, K, seed=3)
     (expected,) = torch.autograd.grad(z, h, d_z)
     assert_close(sample_gradient(d_z, h.detach(), z.detach()), expected)

@@ -27,7 +27,7 @@ from skae.estimators._build import check_range
 from skae.estimators._estimator import estimator
 from skae.estimators._inference import in_chunks
 from skae.estimators._input import read_weight
-from skae.latents import kl, log_prior_ratio, split
+from skae.latents import kl, log_prior_ratio, means, split
 from skae.likelihoods import Bernoulli, Gaussian, Laplace, Likelihood, Mixed, Poisson
 from skae.losses import Loss
 from skae.modules import infer
@@ -498,7 +498,7 @@ def _activity(
     network.train(False)
     with torch.no_grad():
         for part, x in source.chunks():
-            mean = split(network.encoder.forward(parameters, x))[0].double()
+            mean = means(network.encoder.forward(parameters, x)).double()
             w = mean.new_ones(len(mean), 1) if weight is None else weight[part, None].double()
             total, first = total + w.sum(), first + (w * mean).sum(0)
             second = second + (w * mean.square()).sum(0)

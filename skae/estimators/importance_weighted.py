@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import StrOptions
 from skae.bounds import Evidence, GaussianCode, ImportanceWeighted
 from skae.estimators._estimator import estimator
 from skae.estimators._latent_variable import BLOCK, LatentVariableAutoencoder, fixed_draws
-from skae.latents import split
+from skae.latents import means
 from skae.modules import infer
 
 
@@ -113,7 +113,7 @@ class ImportanceWeightedAutoencoder(LatentVariableAutoencoder):
             return super()._encode(x, out)
         self._check_samples()
         h = infer(self.encoder_, x)
-        z, total = torch.zeros_like(split(h)[0]), torch.full_like(h[..., :1], -torch.inf)
+        z, total = torch.zeros_like(means(h)), torch.full_like(h[..., :1], -torch.inf)
         for drawn in self._weighed(x, h, fixed_draws(self.n_importance_samples, h)):
             both = torch.logaddexp(total, torch.logsumexp(drawn.log_w, -1, keepdim=True))
             share = torch.exp(drawn.log_w - both).unsqueeze(-1)
