@@ -215,7 +215,7 @@ class Objective:
         """What the gradient of z counts for the encoder, (..., n, 1) of the code; None for 1.
 
         For estimators of a gradient that is not the value's own, sample by sample, but has its
-        expectation. Never differentiated.
+        expectation; with a `latent` of the class's own. Never differentiated.
         """
         return None
 

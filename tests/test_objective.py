@@ -14,9 +14,11 @@ from toys import (
     OBJECTIVES,
     Activity,
     Autograd,
+    BentClosed,
     D,
     Fused,
     Gaussian,
+    HalfPath,
     Importance,
     K,
     assert_close,
@@ -102,6 +104,16 @@ def test_value_over_observed_cells_is_their_mean():
     for i in range(1, 6):
         seen = observed[i].bool()
         assert value[i].item() == pytest.approx(float(((x - raw)[i, seen] ** 2).mean()))
+
+
+@pytest.mark.parametrize("kind", [Autograd, Fused])
+def test_path_weight_is_what_the_encoder_sees_of_the_codes_gradient(kind):
+    x = normal(6, D)
+    whole, half = (
+        step(kind, network(), o(loss=SquaredError()), x).gradients for o in (BentClosed, HalfPath)
+    )
+    for name, gradient in whole.items():
+        assert_close(half[name], gradient * (0.5 if name.startswith("encoder") else 1))
 
 
 def test_penalty_is_added_to_the_loss():

@@ -397,6 +397,27 @@ class Whole(Objective):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WholeClosed(Whole):
+    def value_and_gradient(self, out, net, share):
+        cells = self.cell_weight(out)
+        error = self.data_loss(out.x, out.raw, cells)
+        scale = share / (1 + error.unsqueeze(-1)) * self.loss.share(out.x.shape[-1])
+        d_raw = self.loss.scaled_gradient(out.x, out.raw, scale if cells is None else scale * cells)
+        d_z = share * out.progress * self.beta * 4 * out.z**3
+        return self(out), {"raw": d_raw, "z": d_z}, {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalfPath(BentClosed):
+    """The encoder sees a part of the code's gradient."""
+
+    part: float = 0.5
+
+    def path_weight(self, out):
+        return self.part * torch.ones_like(out.z[..., :1])
+
+
+@dataclass(frozen=True, kw_only=True)
 class CodeOnly(Objective):
     """A value that does not look at the reconstruction."""
 
@@ -497,8 +518,8 @@ class Probed(Objective):
 _CLASSES = (
     Gaussian, Masked, Bent, BentClosed, Sampled, Importance, Activity, ActivityClosed, Sparse,
     SparseClosed, Contractive, ContractiveClosed, SmoothWeights, LearnedVariance,
-    LearnedOriginClosed, Running, Whole, CodeOnly, FeatureWeighted, Labelled, DeepJacobian,
-    Emphasis, Steep, Probed,
+    LearnedOriginClosed, Running, Whole, WholeClosed, HalfPath, CodeOnly, FeatureWeighted,
+    Labelled, DeepJacobian, Emphasis, Steep, Probed,
 )  # fmt: skip
 OBJECTIVES: dict[str, Objective] = {cls.__name__: cls(loss=SquaredError()) for cls in _CLASSES}
 OBJECTIVES["TwoOutputs"] = TwoOutputs()

@@ -221,6 +221,7 @@ class Fused:
             and stacks[0].last_activation == "identity"
             and not (self.buffer.lead or self.drops or self.latent_seam or self.seam)
             and not self.objective.needs_input
+            and not overrides(self.objective, "path_weight")
         )
 
     def _sparse_program(self, p: Program) -> Program:
