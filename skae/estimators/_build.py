@@ -97,7 +97,7 @@ def build_network(
             "tied_weights=True needs the built-in dense layers: leave encoder and decoder None, "
             "or set tied_weights=False."
         )
-    d, hidden = source.d, _hidden(estimator.hidden_layer_sizes)
+    d, hidden = source.d, layer_sizes(estimator.hidden_layer_sizes)
     k = estimator.n_components or math.ceil(math.sqrt(d))
     encoder: Stack
     if estimator.encoder is None:
@@ -164,10 +164,11 @@ def resolved_code_activation(estimator: Any) -> str:
     """The activation of the code layer, by name."""
     if estimator.code_activation != "auto":
         return estimator.code_activation
-    return "identity" if _hidden(estimator.hidden_layer_sizes) else estimator.activation
+    return "identity" if layer_sizes(estimator.hidden_layer_sizes) else estimator.activation
 
 
-def _hidden(sizes: Any) -> tuple[int, ...]:
+def layer_sizes(sizes: Any) -> tuple[int, ...]:
+    """Widths of hidden layers, given as one or several."""
     hidden = tuple(sizes) if hasattr(sizes, "__iter__") else (sizes,)
     if not all(isinstance(size, Integral) and int(size) >= 1 for size in hidden):
         raise ValueError(f"hidden_layer_sizes must be positive integers, got {sizes!r}.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from numbers import Integral
 from typing import Any
 
@@ -14,11 +13,11 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
-from skae.activations import ACTIVATIONS
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._build import resolved_code_activation
+from skae.estimators._export import decoder_steps, encoder_steps
 from skae.losses import INVERSE_LINKS, LOSSES, Loss
-from skae.modules import Applied, chained
+from skae.modules import chained
 from skae.objective import overrides
 
 
@@ -181,24 +180,10 @@ def with_own_weights(layers: Sequence[Any]) -> list[Any]:
 
 def encoder_of(layers: Sequence[Any]) -> nn.Module:
     """From X to the top code: each layer's encoder, and what its objective makes of that."""
-    parts: list[nn.Module] = []
-    for layer in layers:
-        parts.append(layer.encoder_)
-        if overrides(layer.objective_, "encode"):
-            parts.append(Applied(layer._coding(), "encode"))
-    return chained(parts)
+    return chained([step for layer in layers for step in encoder_steps(layer)])
 
 
 def decoder_of(layers: Sequence[Any]) -> nn.Module:
     """From the top code to X: decoders and output activations, the first layer's excepted."""
-    parts: list[nn.Module] = [layers[-1].decoder_]
-    for upper, lower in pairwise(layers[::-1]):
-        parts += [*_output(upper.objective_.loss), lower.decoder_]
-    return chained(parts)
-
-
-def _output(loss: Loss) -> list[nn.Module]:
-    """What turns a decoder's output into a reconstruction."""
-    if type(loss).predict is not Loss.predict:
-        return [Applied(loss, "predict")]
-    return [] if loss.link == "identity" else [ACTIVATIONS[loss.link].module()]  # type: ignore[misc]
+    above = [step for layer in layers[:0:-1] for step in decoder_steps(layer)]
+    return chained([*above, layers[0].decoder_])

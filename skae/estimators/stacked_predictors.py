@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_consistent_length
 
 from skae.activations import ACTIVATIONS
 from skae.estimators._base import BaseAutoencoder, all_or_nothing
-from skae.estimators._build import _hidden
+from skae.estimators._build import layer_sizes
 from skae.estimators._compat import with_callbacks
 from skae.estimators._estimator import estimator
 from skae.estimators._input import checked_weight, read_data
@@ -131,7 +131,7 @@ class _OnStack(HasLayers, NetworkPredictor):
         else:
             stack._initialise(X, targets)
         self.stack_ = stack if self.pretrain else None
-        widths = (stack.n_components_, *_hidden(self.head_layer_sizes), outputs.width)
+        widths = (stack.n_components_, *layer_sizes(self.head_layer_sizes), outputs.width)
         head = Dense("decoder", widths, self.head_activation, "identity")
         layers = Layers(stack.encoder_, head, keeps_weights=self.pretrain)
         if sample_weight is not None:
