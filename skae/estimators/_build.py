@@ -63,7 +63,7 @@ class Start(NamedTuple):
                 f"{source.d} features in {source.dtype}. Pass data of the same kind, or set "
                 "warm_start=False to start anew."
             )
-        return all(_same(value, settings[name]) for name, value in self.settings.items())
+        return all(same_setting(value, settings[name]) for name, value in self.settings.items())
 
 
 def without_records(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,12 +80,13 @@ SETTINGS = (
 )  # fmt: skip
 
 
-def _same(a: Any, b: Any) -> bool:
+def same_setting(a: Any, b: Any) -> bool:
+    """Whether two values of a parameter are the same; modules are what they are."""
     if isinstance(a, nn.Module) or isinstance(b, nn.Module):
         return a is b
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        return a == b  # it may be ragged
-    return bool(np.array_equal(a, b))
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):  # it may be ragged
+        return len(a) == len(b) and all(map(same_setting, a, b))
+    return a is b or bool(np.array_equal(a, b))
 
 
 def build_network(

@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
 from skae.estimators._base import BaseAutoencoder
-from skae.estimators._build import resolved_code_activation
+from skae.estimators._build import resolved_code_activation, same_setting
 from skae.estimators._export import decoder_steps, encoder_steps
 from skae.losses import INVERSE_LINKS, LOSSES, Loss
 from skae.modules import chained
@@ -35,6 +34,8 @@ def shallow(estimator: Any) -> Any:
 
 def mirrored_activation(template: Any, below: Any) -> str:
     """The output activation of a layer given by its size: that of the codes it reconstructs."""
+    if not isinstance(template, BaseAutoencoder) or not isinstance(below, BaseAutoencoder):
+        return "auto"  # `fit` refuses them
     given, loss = template.output_activation, template.loss
     loss = LOSSES.get(loss) if isinstance(loss, str) else loss
     is_free = isinstance(loss, Loss) and loss.link == "identity" and not loss.own_link_only
@@ -57,9 +58,7 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, nn.Module) and isinstance(b, nn.Module):  # a clone has copies
         mine, theirs = a.state_dict(), b.state_dict()
         return repr(a) == repr(b) and all(torch.equal(mine[key], theirs[key]) for key in mine)
-    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
-        return a == b  # it may be ragged
-    return a is b or bool(np.array_equal(a, b))
+    return same_setting(a, b)
 
 
 class HasLayers:

@@ -401,11 +401,16 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        made_of = [*self._templates(), self.joint]
-        made_of = [part for part in made_of if isinstance(part, BaseAutoencoder)]
+        # Clones would say no more, and scikit-learn asks whenever it validates X.
+        sized = Autoencoder() if self.estimator is None else self.estimator
+        layers = (
+            sized if layer is None or is_size(layer) else layer
+            for layer in self._entries().values()
+        )
+        made_of = [part for part in (*layers, self.joint) if isinstance(part, BaseAutoencoder)]
         parts = [get_tags(part) for part in made_of or [Autoencoder()]]
         tags.input_tags = parts[0].input_tags
-        tags.input_tags.allow_nan &= self.joint is None or self.joint._allows_nan
+        tags.input_tags.allow_nan &= getattr(self.joint, "_allows_nan", True)
         tags.target_tags.required = any(part.target_tags.required for part in parts)
         tags.transformer_tags = parts[0].transformer_tags
         tags.array_api_support = all(part.array_api_support for part in parts)

@@ -470,6 +470,15 @@ def test_warm_start_knows_modules_by_their_weights(X):
     assert model.set_params(layer_0__encoder=nn.Linear(5, 4)).fit(X)[0] is not bottom
 
 
+def test_warm_start_compares_parameters_that_are_lists_of_arrays(X):
+    groups = [np.array([0, 1]), np.array([2, 3, 4])]
+    model = stack(one(SplitBrainAutoencoder, groups=groups, n_components=2), 2, warm_start=True)
+    bottom = model.fit(X)[0]
+    assert model.fit(X)[0] is bottom
+    model.set_params(layer_0__groups=[np.array([0, 2]), np.array([1, 3, 4])])
+    assert model.fit(X)[0] is not bottom
+
+
 def test_joint_training_goes_on_under_warm_start_and_leaves_older_parts_alone(X):
     model = stack(4, 2, joint=one(max_iter=10), warm_start=True).fit(X)
     part, before = model[:1], model.score(X)
@@ -549,6 +558,23 @@ def test_bad_layers_are_refused_before_anything_trains(X, layers, error, message
         StackedAutoencoder(layers=layers).fit(X)
     assert dir(StackedAutoencoder(layers=layers))
     assert repr(StackedAutoencoder(layers=layers))
+
+
+@pytest.mark.parametrize("model", [
+    stack(3, 2, estimator=PCA()), stack(PCA(), 2), stack("a", None), stack(joint=PCA()),
+])  # fmt: skip
+def test_what_cannot_be_trained_can_still_be_asked_for_its_tags(X, model):
+    assert get_tags(model).input_tags.sparse
+    assert isinstance(hasattr(model, "partial_fit"), bool)
+    with pytest.raises((ValueError, TypeError), match="must be"):
+        model.fit(X)
+
+
+def test_tags_of_X_are_those_of_the_first_layer():
+    counts = one(loss="poisson")
+    assert get_tags(stack(counts, 2)).input_tags.positive_only
+    assert get_tags(stack(3, 2, estimator=counts)).input_tags.positive_only
+    assert not get_tags(stack(3, counts, estimator=None)).input_tags.positive_only
 
 
 @pytest.mark.parametrize("name", ["estimator", "joint"])
