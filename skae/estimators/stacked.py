@@ -315,20 +315,25 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
     # ---- what is fitted
 
     def __len__(self) -> int:
-        return len(self.layers)
+        return len(getattr(self, "layers_", self.layers))
 
     def __getitem__(self, index):
         if not isinstance(index, slice):
             check_is_fitted(self)
             return self.layers_[index]
-        if index.step not in (None, 1) or not self.layers[index]:
+        start, stop, step = index.indices(len(self))
+        if step != 1 or start >= stop:
             raise ValueError(
                 f"A part of a stack has one or more layers in a row, got {index} of {len(self)}."
             )
-        part = shallow(self)
-        part.layers = self.layers[index]
-        if hasattr(self, "layers_"):
-            part.layers_ = self.layers_[index]
+        part, fitted = shallow(self), getattr(self, "layers_", [])
+        # `layers` may have been set since, perhaps to fewer.
+        layers = [*self.layers, *fitted[len(self.layers) :]]
+        part.layers = type(self.layers)(layers[start:stop])
+        if fitted:
+            part.layers_ = fitted[start:stop]
+            if len(part) < len(self):
+                part.joint_loss_curve_ = None
         return part
 
     @property

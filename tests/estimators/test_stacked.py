@@ -344,6 +344,30 @@ def test_what_is_no_part_is_refused(X):
         stack()[0]
 
 
+def test_parts_have_the_epochs_of_their_layers_alone(X):
+    fitted = stack(4, 2, joint=one()).fit(X)
+    for part in (fitted[:1], fitted[1:]):
+        assert part.n_iter_ == 3
+        assert part.joint_loss_curve_ is None
+    assert fitted[:].n_iter_ == fitted.n_iter_ == 9
+    assert fitted[:].joint_loss_curve_ == fitted.joint_loss_curve_
+
+
+def test_parts_are_of_the_fitted_layers_whatever_layers_has_become(X):
+    fitted = stack(4, 2).fit(X)
+    low, high = fitted.layers_
+    fitted.set_params(layers=(4, 2, 2))
+    assert len(fitted) == len(list(fitted)) == 2
+    assert fitted[-1:].layers_ == fitted[1:3].layers_ == [high]
+    assert fitted[-1:].layers == (2,)
+    with pytest.raises(ValueError, match=r"in a row, got slice\(2, 3, None\) of 2"):
+        fitted[2:3]
+    fitted.set_params(layers=(4,))
+    assert fitted[:1].layers_ == [low]
+    assert fitted[1:].transform(low.transform(X)).shape == (60, 2)
+    assert len(fitted[1:].layers) == 1
+
+
 # ---- joint training
 
 
