@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
+from torch import Tensor, nn
 
 from skae.estimators._base import BaseAutoencoder, all_or_nothing
 from skae.estimators._compat import CallbackSupportMixin, with_callbacks
@@ -394,6 +394,22 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
         return self.layers_[0]._features
 
     @property
+    def _widest(self) -> int:  # type: ignore[override]
+        return max(layer._widest for layer in self.layers_)
+
+    # Layer by layer: `encoder_` and `decoder_` are made anew wherever they are asked for.
+
+    def _encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        for layer in self.layers_[:-1]:
+            x = layer._encode(x)
+        return self.layers_[-1]._encode(x, out)
+
+    def _raw(self, z: Tensor, out: Tensor | None = None) -> Tensor:
+        for layer in self.layers_[:0:-1]:
+            z = layer._decode(z)
+        return self.layers_[0]._raw(z, out)
+
+    @property
     def _namespace(self) -> str:
         return self.layers_[0]._namespace
 
@@ -413,7 +429,7 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
             for layer in self._entries().values()
         )
         made_of = [part for part in (*layers, self.joint) if isinstance(part, BaseAutoencoder)]
-        parts = [get_tags(part) for part in made_of or [Autoencoder()]]
+        parts = [get_tags(part) for part in dict.fromkeys(made_of or [Autoencoder()])]
         tags.input_tags = parts[0].input_tags
         tags.input_tags.allow_nan &= getattr(self.joint, "_allows_nan", True)
         tags.target_tags.required = any(part.target_tags.required for part in parts)

@@ -29,6 +29,7 @@ from skae import (
     SplitBrainAutoencoder,
     StackedAutoencoder,
 )
+from skae._engine.sparse_code import SparseCode
 from skae.losses import Huber
 from skae.modules import DenseModule
 
@@ -169,6 +170,38 @@ def test_a_deep_autoencoder_may_start_from_a_stack(X):
     )  # fmt: skip
     assert_allclose = np.testing.assert_allclose
     assert_allclose(deep.fit(X).reconstruct(X), fitted.reconstruct(X), rtol=1e-7)
+
+
+@pytest.mark.parametrize("layers", VARIANTS, ids=label)
+def test_inference_goes_through_the_layers_and_makes_no_network(X, layers, monkeypatch):
+    X = np.maximum(X, 0)
+    fitted = stack(*layers).fit(X)
+    for name in ("encoder_of", "decoder_of"):
+        monkeypatch.setattr(f"skae.estimators.stacked.{name}", lambda _: pytest.fail("made"))
+    monkeypatch.setattr("skae.estimators._inference._FEW_ROWS", 7)
+    codes = fitted.transform(X)
+    np.testing.assert_allclose(fitted.inverse_transform(codes), fitted.reconstruct(X), rtol=1e-12)
+    assert np.isfinite(fitted.score(X))
+
+
+def test_chunks_are_bounded_by_the_widest_layer(X):
+    fitted = stack(4, one(hidden_layer_sizes=(50,)), 2).fit(X)
+    assert fitted._widest == 50
+
+
+@pytest.mark.parametrize("bottom", [4, one(decoder=nn.Linear(4, 5), n_components=4)])
+def test_sparse_codes_are_decoded_as_sums_at_any_height(X, bottom, monkeypatch):
+    wide = one(KSparseAutoencoder, n_components=300, k=3)
+    fitted = stack(bottom, wide).fit(X)
+    Z = fitted.transform(X)
+    with torch.no_grad():
+        expected = fitted.decoder_(torch.tensor(Z)).numpy()
+    counted, times = [], SparseCode.times
+    monkeypatch.setattr(
+        SparseCode, "times", lambda *args: counted.append(len(args[1])) or times(*args)
+    )
+    np.testing.assert_allclose(fitted.inverse_transform(Z), expected, rtol=1e-9)
+    assert counted == [60 * 3]
 
 
 # ---- what layers are made from
