@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.utils.validation import _num_features
 from torch import nn
 
 from skae.estimators._base import BaseAutoencoder
@@ -30,6 +32,14 @@ def shallow(estimator: Any) -> Any:
     copied = object.__new__(type(estimator))
     copied.__dict__ |= estimator.__dict__
     return copied
+
+
+def default_width(X: Any) -> int | None:
+    """The width of a code that X asks for; None of what is no data, which others refuse."""
+    try:
+        return max(1, math.ceil(math.sqrt(_num_features(X))))
+    except (TypeError, LookupError):
+        return None
 
 
 def mirrored_activation(template: Any, below: Any) -> str:

@@ -21,6 +21,7 @@ from skae.estimators._input import read_data
 from skae.estimators._layers import (
     HasLayers,
     decoder_of,
+    default_width,
     encoder_of,
     is_clone_of,
     is_size,
@@ -66,8 +67,12 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
         What each layer is, bottom up. A number of code units, or None for what `estimator` has
         there, makes a clone of `estimator`; an autoencoder of this package makes a clone of
         itself. In the parameters' names they are ``layer_0``, ``layer_1`` and so on, as in
-        ``layer_0__noise_level`` (for autoencoders; numbers have no parameters). Widths above that
-        of X need a variant that regularises.
+        ``layer_0__noise_level`` (for autoencoders; numbers have no parameters).
+
+        Where `estimator` has no `n_components` either, None is the root of the width of X, rounded
+        up, at any height: the default code is as wide as that of `Autoencoder`, by way of a
+        hidden layer of 100 as there. Where X is narrower than that, this layer is overcomplete
+        and only passes on what it sees, unless `estimator` regularises; give it fewer units.
 
         Above the first, a layer given by its size reconstructs through the code activation of
         the layer below, as the lecture's do, where `estimator` leaves ``output_activation="auto"``
@@ -196,7 +201,7 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
             If X or a layer's parameters do not fit, or training diverges; the message names
             layers above the first. The stack is then as it was before the call.
         """
-        joint, layers, n_kept = self._begin(keep=self.warm_start)
+        joint, layers, n_kept = self._begin(X, keep=self.warm_start)
         known = {"y": y, "sample_weight": sample_weight}
         if joint is not None:  # it may not take what the first layer takes
             read_data(joint, X, reset=True, **joint._arithmetic())
@@ -240,7 +245,7 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
         self : object
             The fitted stack.
         """
-        joint, layers, n_kept = self._begin(keep=True)
+        joint, layers, n_kept = self._begin(X, keep=True)
         if joint is not None:
             raise ValueError(
                 "partial_fit takes one pass in every layer, but joint trains all of them when "
@@ -257,7 +262,7 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
 
     def _initialise(self, X: Any, y: Any = None) -> None:
         """Give every layer the weights that its training would start from."""
-        _, layers, _ = self._begin(keep=False)
+        _, layers, _ = self._begin(X, keep=False)
         codes = X
         for i, layer in enumerate(layers):
             with naming_layer(i):
@@ -265,10 +270,10 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
             codes = layer._codes(codes)
         self.layers_, self.joint_loss_curve_ = layers, None
 
-    def _begin(self, keep: bool) -> tuple[Any, list[Any], int]:
+    def _begin(self, X: Any, keep: bool) -> tuple[Any, list[Any], int]:
         """`joint` and the layers to train, after those that stay, and how many these are."""
         self._check_layers()
-        templates = self._templates()
+        templates = self._templates(default_width(X))
         for i, template in enumerate(templates):
             with naming_layer(i):
                 template._validate_params()
@@ -294,22 +299,27 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
                     f"package (an instance), got {layer!r}."
                 )
 
-    def _templates(self) -> list[Any]:
-        """What each layer is a clone of; entries that make no sense stay as they are."""
+    def _templates(self, width: int | None = None) -> list[Any]:
+        """What each layer is a clone of; entries that make no sense stay as they are.
+
+        `width` is that of codes of which nothing is said, above the first layer.
+        """
         templates: list[Any] = []
         for layer in self._entries().values():
             if layer is None or is_size(layer):
-                layer = self._sized(layer, templates)
+                layer = self._sized(layer, templates, width)
             templates.append(layer)
         return templates
 
-    def _sized(self, size: int | None, below: Sequence[Any]) -> Any:
+    def _sized(self, size: int | None, below: Sequence[Any], width: int | None) -> Any:
         default = Autoencoder(hidden_layer_sizes=(), activation="tanh")
         template = shallow(default if self.estimator is None else self.estimator)
         if size is not None:
             template.n_components = int(size)
         if below:
             template.output_activation = mirrored_activation(template, below[-1])
+            if width and template.n_components is None and template.encoder is None:
+                template.n_components = width
         return template
 
     # ---- what is fitted

@@ -231,11 +231,39 @@ def test_what_cannot_or_should_not_be_mirrored_keeps_its_own_output(X, estimator
     assert fitted[1].objective_.loss.link == "identity"
 
 
-def test_the_default_is_a_single_layer_of_tanh_and_the_root_of_the_width_below(X):
+def test_the_default_is_layers_of_tanh_and_a_code_of_the_root_of_the_width_of_X(X):
     fitted = StackedAutoencoder(random_state=0).fit(X[:20])
-    assert [layer.n_components_ for layer in fitted.layers_] == [100, 10]
+    assert [layer.n_components_ for layer in fitted.layers_] == [100, 3]
     assert all(type(layer) is Autoencoder for layer in fitted.layers_)
     assert [type(part) for part in fitted.encoder_][1::2] == [nn.Tanh, nn.Tanh]
+
+
+@pytest.mark.parametrize("kind", [list, sp.csr_matrix, pd.DataFrame, torch.tensor])
+def test_none_is_the_root_of_the_width_of_X_at_any_height(X, kind):
+    X = kind(X.tolist() if kind is list else X)
+    fitted = stack(8, None, None).set_params(estimator__n_components=None).fit(X)
+    assert [layer.n_components_ for layer in fitted.layers_] == [8, 3, 3]
+    assert stack(None, 8, None, estimator=one(n_components=None)).fit(X).n_components_ == 3
+
+
+def test_none_keeps_layers_under_warm_start(X):
+    model = StackedAutoencoder(layers=(4, None), estimator=one(n_components=None), warm_start=True)
+    before = model.fit(X).layers_
+    assert [a is b for a, b in zip(model.fit(X).layers_, before, strict=True)] == [True, True]
+
+
+def test_none_takes_the_width_of_the_templates_encoder(X):
+    template = one(encoder=nn.Linear(5, 5), n_components=None)
+    assert stack(None, None, estimator=template).fit(X).n_components_ == 5
+
+
+@pytest.mark.parametrize("X", [[], {}, "a", 1.0, np.ones(3), np.ones((3, 0)), [[]]])
+def test_what_is_no_data_is_refused_as_a_layer_refuses_it(X):
+    with pytest.raises((ValueError, TypeError)) as alone:
+        one().fit(X)
+    with pytest.raises(type(alone.value)) as stacked:
+        StackedAutoencoder(estimator=one(n_components=None)).fit(X)
+    assert str(stacked.value) == str(alone.value)
 
 
 def test_none_takes_the_templates_own_size(X):
