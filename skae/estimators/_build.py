@@ -194,10 +194,25 @@ def _probed_width(name: str, module: nn.Module, width_in: int, source: Source) -
     return out.shape[1]
 
 
+class OutOfRange(ValueError):
+    """X leaves what can be represented: what is wrong, and what to do if X is to stay."""
+
+    def __init__(self, fault: str, else_: str):
+        super().__init__(fault, else_)
+
+    def __str__(self) -> str:
+        return self.advising("Scale X, for example with MinMaxScaler")
+
+    def advising(self, remedy: str) -> str:
+        """The message with this remedy."""
+        fault, else_ = self.args
+        return f"{fault} {remedy}, or {else_}"
+
+
 def check_range(
     estimator: Any, loss: Loss, m: Moments, columns: Sequence[int] | None = None
 ) -> None:
-    """Raise when X leaves what the loss or the output activation can represent.
+    """Raise OutOfRange when X leaves what the loss or the output activation can represent.
 
     `m` are the moments of X, or of these columns of it.
     """
@@ -213,10 +228,10 @@ def check_range(
             given, other = f"loss={estimator.loss!r}", "loss='squared_error'"
         interval = f"[{low:g}, {high:g}]" if math.isfinite(high) else f"[{low:g}, inf)"
         label = feature_label(estimator, i if columns is None else columns[i])
-        raise ValueError(
-            f"{given} needs X in {interval}, but {label} reaches "
-            f"{float(values[i]):g}. Scale X, for example with MinMaxScaler, or use {other}."
-            + (" Negative values in data are no counts." if isinstance(loss, Poisson) else "")
+        raise OutOfRange(
+            f"{given} needs X in {interval}, but {label} reaches {float(values[i]):g}.",
+            f"use {other}."
+            + (" Negative values in data are no counts." if isinstance(loss, Poisson) else ""),
         )
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -11,7 +12,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.base import clone
 from sklearn.decomposition import PCA
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -28,7 +29,9 @@ from skae import (
     SparseAutoencoder,
     SplitBrainAutoencoder,
     StackedAutoencoder,
+    StackedAutoencoderClassifier,
 )
+from skae._engine.solvers import Adam
 from skae._engine.sparse_code import SparseCode
 from skae.losses import Huber
 from skae.modules import DenseModule
@@ -672,6 +675,160 @@ def test_an_unfitted_stack_says_so(X):
     for call in (stack().transform, stack().reconstruct, stack().score):
         with pytest.raises(NotFittedError):
             call(X)
+
+
+@pytest.mark.parametrize(("model", "message"), [
+    (stack(one(loss="binary_cross_entropy"), 2),
+     r"^layer_0: loss='binary_cross_entropy' needs X in .* Scale X, for example with MinMax"),
+    (stack(4, one(loss="poisson")),
+     r"^layer_1: loss='poisson' needs X in .* X here are the codes of layer_0: give it a code_acti"
+     r"vation of that range, or use loss='squared_error'\. Negative values"),
+    (stack(one(solver="sgd", learning_rate_init=1e30), 2), "^layer_0: Training diverged at epoch"),
+    (stack(one(n_components=0), 2), "^layer_0: The 'n_components' parameter"),
+    (stack(4, 2, joint=one(solver="sgd", learning_rate_init=1e30)), "^joint: Training diverged"),
+    (stack(4, 2, joint=one(max_iter=0)), "^joint: The 'max_iter' parameter"),
+    (stack(4, 2, joint=one(early_stopping=True, validation_fraction=0.999)), "^joint: early_stop"),
+    (stack(4, 2, joint=one(SparseAutoencoder, code_activation="tanh", rho=2)), "^joint: .*rho"),
+])  # fmt: skip
+def test_an_error_names_the_part_that_it_is_about(X, model, message):
+    with pytest.raises(ValueError, match=message):
+        model.fit(X)
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize("model", [stack(4, 2), stack(4, 2, warm_start=True)])
+def test_what_is_wrong_with_X_is_nobodys_fault(X, model, method):
+    for wrong in (X[0], X[:0], np.where(X > 3, np.nan, X), [["a", "b"]], X * 1j):
+        with pytest.raises((ValueError, TypeError)) as raised:
+            getattr(clone(model), method)(wrong)
+        assert not str(raised.value).startswith("layer_0")
+    getattr(model, method)(X)
+    for wrong in (X[:, :4], X[:0]):
+        if model.warm_start:
+            with pytest.raises(ValueError, match=r"^(X has 4|Found array with 0)"):
+                getattr(model, method)(wrong)
+    with pytest.raises(ValueError, match=r"^Sample weights .*zero"):
+        getattr(model, method)(X, sample_weight=np.zeros(60))
+
+
+def test_joints_own_complaints_about_X_are_its_own(X):
+    holes = np.where(X > 3, np.nan, X)
+    with pytest.raises(ValueError, match=r"^joint: Input X contains NaN"):
+        stack(one(DenoisingAutoencoder), 2, joint=one()).fit(holes)
+    with pytest.raises(ValueError, match=r"^Input X contains NaN"):
+        stack(one(), 2, joint=one()).fit(holes)
+
+
+def test_warnings_name_the_part_and_point_at_the_caller(X):
+    model = stack(4, 2, estimator=one(tol=1e-9), joint=one(tol=1e-9))
+    with pytest.warns(ConvergenceWarning) as caught:
+        model.fit(X)
+    starts = [str(warning.message).partition(" ")[0] for warning in caught]
+    assert starts == ["layer_0:", "layer_1:", "joint:"]
+    assert {warning.filename for warning in caught} == {__file__}
+    with pytest.warns(ConvergenceWarning, match=r"^Training stopped"):
+        one(tol=1e-9).fit(X)
+
+
+def test_errors_that_tell_of_a_range_survive_pickle(X):
+    with pytest.raises(ValueError, match="needs X in") as raised:
+        one(loss="binary_cross_entropy").fit(X)
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
+
+
+# ---- interruption
+
+
+def interrupted(monkeypatch, after):
+    """Ctrl-C at a step of Adam, of which a layer takes twelve."""
+    step, left = Adam.step, iter([None] * after)
+
+    def interrupting(*args):
+        if next(left, "none") == "none":
+            raise KeyboardInterrupt
+        return step(*args)
+
+    monkeypatch.setattr(Adam, "step", interrupting)
+
+
+@pytest.mark.parametrize("model", [stack(4, 3, 2), stack(4, 2, 2, joint=one(), warm_start=True)])
+@pytest.mark.parametrize("after", [0, 9, 21])
+@pytest.mark.parametrize("was_fitted", [False, True])
+def test_an_interrupted_lower_layer_ends_all_and_nothing_changes(
+    X, model, after, was_fitted, monkeypatch
+):
+    model = clone(model)
+    if was_fitted:
+        model.fit(X).set_params(layer_0=3)
+    before = dict(vars(model))
+    interrupted(monkeypatch, after)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(KeyboardInterrupt, match="nothing is kept"):
+            model.fit(X)
+    assert not said  # that something is
+    assert vars(model) == before
+
+
+@pytest.mark.parametrize(("after", "joint", "named"), [
+    (21, None, "layer_1"), (21, one(), "layer_1"), (33, one(), "joint"),
+])  # fmt: skip
+def test_an_interrupted_top_layer_or_joint_is_kept(X, after, joint, named, monkeypatch):
+    model = stack(4, 2, joint=joint)
+    with monkeypatch.context() as patched:
+        interrupted(patched, after)
+        with pytest.warns(ConvergenceWarning) as caught:
+            model.fit(X)
+    said = [str(warning.message) for warning in caught]
+    assert said[0].startswith(f"{named}: Training was interrupted after 2 epochs.")
+    assert said[1:] == ["joint: Not trained, since Ctrl-C ended the top layer."] * (
+        named == "layer_1" and joint is not None
+    )
+    assert model.stop_reason_ == "interrupted"
+    assert model[:1].stop_reason_ == "max_iter"
+    assert (model.joint_loss_curve_ is None) == (named == "layer_1")
+    assert model.n_iter_ == 3 + 2 + 3 * (named == "joint")
+    assert np.isfinite(model.score(X))
+
+
+def test_an_interrupted_top_layer_is_trained_again_under_warm_start(X, monkeypatch):
+    model = stack(4, 2, warm_start=True)
+    with monkeypatch.context() as patched:
+        interrupted(patched, 21)
+        with pytest.warns(ConvergenceWarning, match="interrupted"):
+            model.fit(X)
+    low, high = model.layers_
+    assert model.fit(X)[0] is low
+    assert model[1] is not high
+    assert model.stop_reason_ == "max_iter"
+    assert_same(weights(model), weights(stack(4, 2).fit(X)))
+
+
+@pytest.mark.parametrize(("after", "is_kept"), [(2, False), (6, True)])
+def test_an_interrupted_pass_is_kept_if_it_is_the_top_layers(X, after, is_kept, monkeypatch):
+    model = stack(4, 2).partial_fit(X)
+    before = dict(vars(model))
+    interrupted(monkeypatch, after)
+    if is_kept:
+        with pytest.warns(ConvergenceWarning, match="layer_1: Training was interrupted"):
+            model.partial_fit(X)
+        assert model.loss_curves_[1] == before["layers_"][1].loss_curve_
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            model.partial_fit(X)
+        assert vars(model) == before
+
+
+def test_an_interrupted_stack_ends_the_fit_that_holds_it(X, monkeypatch):
+    y = np.arange(60) % 2
+    model = StackedAutoencoderClassifier(layers=(4, 2), estimator=one(), **FAST)
+    interrupted(monkeypatch, 21)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(KeyboardInterrupt, match="nothing is kept"):
+            model.fit(X, y)
+    assert not said
+    assert not hasattr(model, "encoder_")
 
 
 # ---- parameters
