@@ -144,7 +144,7 @@ def naming(part: str, below: str | None = None) -> Iterator[None]:
         with held_warnings() as held:
             yield
     except OutOfRange as error:
-        codes = f"X here are the codes of {below}: give it a code_activation of that range"
+        codes = f"X is the code of {below} here: give it a code_activation of that range"
         message = str(error) if below is None else error.advising(codes)
         raise ValueError(f"{part}: {message}") from error
     except ValueError as error:

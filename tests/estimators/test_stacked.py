@@ -681,7 +681,7 @@ def test_an_unfitted_stack_says_so(X):
     (stack(one(loss="binary_cross_entropy"), 2),
      r"^layer_0: loss='binary_cross_entropy' needs X in .* Scale X, for example with MinMax"),
     (stack(4, one(loss="poisson")),
-     r"^layer_1: loss='poisson' needs X in .* X here are the codes of layer_0: give it a code_acti"
+     r"^layer_1: loss='poisson' needs X in .* X is the code of layer_0 here: give it a code_acti"
      r"vation of that range, or use loss='squared_error'\. Negative values"),
     (stack(one(solver="sgd", learning_rate_init=1e30), 2), "^layer_0: Training diverged at epoch"),
     (stack(one(n_components=0), 2), "^layer_0: The 'n_components' parameter"),
