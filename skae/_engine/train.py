@@ -186,11 +186,7 @@ def train(
         refuse_noise(objective, network, training.solver)
         if models is not None:
             raise ValueError(f"solver={training.solver!r} trains one model at a time.")
-        if training.max_norm is not None:
-            raise ValueError(
-                f"solver={training.solver!r} minimises without constraints, but max_norm="
-                f"{training.max_norm} is one. Use solver='adam' or 'sgd', or max_norm=None."
-            )
+        refuse_constraints(training.max_norm, training.solver)
     if training.max_norm is not None and not network.is_dense:
         raise ValueError(
             "max_norm limits the weights of built-in dense layers, but a module of another kind is "
@@ -220,9 +216,18 @@ def train(
     return _result(run, solver)
 
 
-def refuse_noise(objective: Objective, network: Network, solver: str) -> None:
+def refuse_constraints(max_norm: float | None, solver: str) -> None:
+    """Raise when a full-batch solver is asked to hold norms."""
+    if solver in FULL_BATCH and max_norm is not None:
+        raise ValueError(
+            f"solver={solver!r} minimises without constraints, but max_norm={max_norm} is one. Use "
+            "solver='adam' or 'sgd', or max_norm=None."
+        )
+
+
+def refuse_noise(objective: Objective, network: Network | None, solver: str) -> None:
     """Raise when a full-batch solver meets an objective or a module that draws noise."""
-    noise = network.noise
+    noise = None if network is None else network.noise
     if objective.noise is not None:
         noise = f"{objective.noise}={getattr(objective, objective.noise, 'on')}"
     if noise is not None:
