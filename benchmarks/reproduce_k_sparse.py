@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from skae import Autoencoder, DenoisingAutoencoder, KSparseAutoencoder
 
 HELD_OUT = 10_000
-C = (0.01, 0.03, 0.1, 0.3, 1.0)
+C = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 SHARED: dict[str, Any] = {
     "n_components": 1000,
     "hidden_layer_sizes": (),
@@ -60,13 +60,13 @@ def k_sparse(k: int) -> KSparseAutoencoder:
 
 def dropout() -> Autoencoder:
     """Half of the hidden units are dropped in training."""
-    return Autoencoder(activation="relu", dropout=0.5, learning_rate_init=1e-3, **SHARED)
+    return Autoencoder(activation="relu", dropout=0.5, learning_rate_init=1e-2, **SHARED)
 
 
 def denoising() -> DenoisingAutoencoder:
     """A fifth of the pixels is masked in training."""
     return DenoisingAutoencoder(
-        activation="relu", corruption="masking", noise_level=0.2, learning_rate_init=1e-3, **SHARED
+        activation="relu", corruption="masking", noise_level=0.2, learning_rate_init=1e-2, **SHARED
     )
 
 
