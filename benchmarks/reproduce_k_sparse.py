@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from skae import Autoencoder, DenoisingAutoencoder, KSparseAutoencoder
 
 HELD_OUT = 10_000
-C = (0.01, 0.03, 0.1, 0.3, 1.0)
+C = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 SHARED: dict[str, Any] = {
     "n_components": 1000,
     "hidden_layer_sizes": (),
@@ -35,12 +35,15 @@ SHARED: dict[str, Any] = {
 }
 ALPHAS = (3.0, 1.0, 2.0, 5.0)  # C is chosen with the first, the paper's best
 HEADER = ("features", "test error %", "paper %", "validation error %", "alpha", "C", "epochs",
-          "training s", "dead units %")  # fmt: skip
+          "training CPU s", "dead units %")  # fmt: skip
 NOTES = """\
-Equal budgets are equal times: `training s` is the autoencoder's. A k-sparse step costs less than a
-dense one, so more epochs fit in. The paper trains for 5,000 epochs. "alpha" times k units are kept
-for the classifier. Seeds: 0 throughout. The classifier is scikit-learn's LogisticRegression
-(lbfgs, tol 1e-3) on codes divided by their standard deviation."""
+Equal budgets are equal times: every autoencoder trains for about 90 seconds of one core, of which a
+k-sparse epoch takes half as many as a dense one. Rates and k-sparse epochs are those of the lowest
+validation error, of four rates each, for k = 25 (100 epochs were worse than 30); k = 40 and 10 take
+over k = 25's. The rivals' were compared at 16 epochs alone. The paper trains for 5,000 epochs of
+SGD. "alpha" times k units are kept for the classifier. Seeds: 0 throughout, one run a row. The
+classifier is scikit-learn's LogisticRegression (lbfgs, tol 1e-3) on codes divided by their standard
+deviation."""
 
 
 @dataclass(frozen=True)
@@ -55,28 +58,28 @@ class Row:
 
 def k_sparse(k: int) -> KSparseAutoencoder:
     """The paper's autoencoder."""
-    return KSparseAutoencoder(k=k, learning_rate_init=1e-2, **SHARED)
+    return KSparseAutoencoder(k=k, learning_rate_init=2e-3, **SHARED)
 
 
 def dropout() -> Autoencoder:
     """Half of the hidden units are dropped in training."""
-    return Autoencoder(activation="relu", dropout=0.5, learning_rate_init=1e-3, **SHARED)
+    return Autoencoder(activation="relu", dropout=0.5, learning_rate_init=1e-2, **SHARED)
 
 
 def denoising() -> DenoisingAutoencoder:
     """A fifth of the pixels is masked in training."""
     return DenoisingAutoencoder(
-        activation="relu", corruption="masking", noise_level=0.2, learning_rate_init=1e-3, **SHARED
+        activation="relu", corruption="masking", noise_level=0.2, learning_rate_init=1e-2, **SHARED
     )
 
 
 ROWS = [
     Row("raw pixels", 7.20),
-    Row("dropout AE (50 % of hidden units)", 1.80, dropout, 100),
-    Row("denoising AE (20 % of pixels)", 1.95, denoising, 100),
-    Row("k-sparse, k=40", 1.54, lambda: k_sparse(40), 300),
-    Row("k-sparse, k=25", 1.35, lambda: k_sparse(25), 300),
-    Row("k-sparse, k=10", 2.10, lambda: k_sparse(10), 300),
+    Row("dropout AE (50 % of hidden units)", 1.80, dropout, 16),
+    Row("denoising AE (20 % of pixels)", 1.95, denoising, 16),
+    Row("k-sparse, k=40", 1.54, lambda: k_sparse(40), 30),
+    Row("k-sparse, k=25", 1.35, lambda: k_sparse(25), 30),
+    Row("k-sparse, k=10", 2.10, lambda: k_sparse(10), 30),
 ]
 
 
@@ -125,9 +128,9 @@ def cells(row: Row, split: Split, quick: bool) -> list[Any]:
         held, c = judged(split, lambda X: X, C)
         return [tested(split, lambda X: X, c), row.paper, held, "", c, "", "", ""]
     model = row.make().set_params(max_iter=3 if quick else row.epochs)
-    began = time.perf_counter()
+    began = time.process_time()  # of this process alone: other work on the machine does not count
     model.fit(split.X)
-    seconds = round(time.perf_counter() - began)
+    seconds = round(time.process_time() - began)
     dead = 100 * model.dead_fraction_ if hasattr(model, "dead_fraction_") else ""
     first, *others = ALPHAS if isinstance(model, KSparseAutoencoder) else (None,)
     found = [(*judged(split, kept(model, first), C), first)]
