@@ -50,8 +50,8 @@ over k = 25's. The rivals' were compared at 16 epochs alone. The paper trains fo
 SGD. "alpha" times k units are kept for the classifier. Seeds: 0 throughout, one run a row. The
 classifier is scikit-learn's LogisticRegression (lbfgs, tol 1e-3) on codes divided by their standard
 deviation. "Tuned" rows: the same autoencoders on the 50,000, then {head} epochs of each stage and
-{tuning} of all layers on their labels, Adam at 1e-3 falling linearly, batches of 250; k-sparse layers
-keep 3 k units; nothing was chosen, the validation rows are only looked at."""
+{tuning} of all layers on their labels, Adam at 1e-3 falling linearly, batches of 250; k-sparse
+layers keep 3 k units; nothing was chosen, the validation rows are only looked at."""
 HEAD, TUNING = 2, 20  # epochs of each stage of unfreezing, and of all layers
 
 
