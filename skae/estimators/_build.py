@@ -197,16 +197,16 @@ def _probed_width(name: str, module: nn.Module, width_in: int, source: Source) -
 class OutOfRange(ValueError):
     """X leaves what can be represented: what is wrong, and what to do if X is to stay."""
 
-    def __init__(self, fault: str, else_: str):
-        super().__init__(fault, else_)
+    def __init__(self, fault: str, otherwise: str):
+        super().__init__(fault, otherwise)
 
     def __str__(self) -> str:
         return self.advising("Scale X, for example with MinMaxScaler")
 
     def advising(self, remedy: str) -> str:
         """The message with this remedy."""
-        fault, else_ = self.args
-        return f"{fault} {remedy}, or {else_}"
+        fault, otherwise = self.args
+        return f"{fault} {remedy}, or {otherwise}"
 
 
 def check_range(
