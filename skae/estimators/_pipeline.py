@@ -26,10 +26,10 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from skae.estimators._export import encoder_steps
 from skae.estimators._fitted import FittedAutoencoder
 from skae.estimators._outputs import ClassOutputs, NumberOutputs, Outputs
-from skae.modules import Applied, DenseModule, Linear, chained
-from skae.objective import overrides
+from skae.modules import DenseModule, Linear, chained
 
 _SGD_LINKS = {"log_loss": "logistic", "hinge": "hinge", "squared_hinge": "squared_hinge",
               "squared_error": "squared_margin"}  # fmt: skip
@@ -129,9 +129,8 @@ class _Affine(NamedTuple):
 def _layers(name: str, step: Any) -> list[Any]:
     """A step between the first autoencoder and the last step, as modules or scalers."""
     if _is_autoencoder(step):
-        encoder, coding = step.encoder_, step._coding()
-        parts = list(encoder) if type(encoder) is nn.Sequential else [encoder]
-        return [*parts, Applied(coding, "encode")] if overrides(coding, "encode") else parts
+        encoder, *hook = encoder_steps(step)
+        return [*(encoder if type(encoder) is nn.Sequential else [encoder]), *hook]
     if isinstance(step, PCA | TruncatedSVD):
         return [DenseModule(_linear(*_projection(step)))]
     scale, shift = as_affine(step)  # type: ignore[misc]

@@ -20,6 +20,7 @@ from skae.estimators._estimator import estimator
 from skae.estimators._input import Data, read_rows
 from skae.estimators._outputs import ClassOutputs, Outputs
 from skae.estimators._predictor import Layers, NetworkPredictor
+from skae.estimators._progress import pass_on_interruption
 from skae.estimators._supervised import NetworkClassifier, NetworkRegressor
 from skae.estimators._training import seed_all
 from skae.estimators.autoencoder import Autoencoder
@@ -182,8 +183,7 @@ def _pass_interrupt_on(given: Any, steps: list[tuple[str, Any]]) -> None:
     """End here where the fit of an autoencoder was interrupted, which keeps what it has."""
     if not isinstance(given, FrozenEstimator):
         for _, step in steps:
-            if getattr(step, "stop_reason_", None) == "interrupted":
-                raise KeyboardInterrupt
+            pass_on_interruption(step)
 
 
 def _check_kind(tuned: Any, given: Any) -> None:

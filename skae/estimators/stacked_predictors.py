@@ -33,7 +33,7 @@ class StackParameters:
 
     Parameters
     ----------
-    layers : tuple, default=(100, None)
+    layers : tuple, default=(100, 10)
         The stack, bottom up, as `StackedAutoencoder` takes it: numbers of code units, None for
         what `estimator` has, or autoencoders. Their parameters are ``layer_0__noise_level`` and
         so on. Layers that are not dense (k-sparse, split-brain, a module of one's own, which
@@ -63,7 +63,7 @@ class StackParameters:
         rows serve the pretraining alone. None: every value is a label.
     """
 
-    layers: tuple[Any, ...] = (100, None)
+    layers: tuple[Any, ...] = (100, 10)
     estimator: Any = None
     pretrain: bool = True
     head_layer_sizes: tuple[int, ...] = ()
