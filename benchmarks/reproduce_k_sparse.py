@@ -55,7 +55,8 @@ layers keep 3 k units; nothing was chosen, the validation rows are only looked a
 
 Settings that met the test images before: k = 25 with rate 1e-2 and 300 epochs, 1.77 % (2.2 % in
 validation), k = 10 likewise, 2.00 %; dropout and denoising with rate 1e-3 and 100 epochs, 2.30 and
-2.14 %. The row of raw pixels and the choice of C = 0.01 for k = 25 are from before 0.003 was a choice."""
+2.14 %. The row of raw pixels and the choice of C = 0.01 for k = 25 are from before 0.003 was a
+choice."""
 HEAD, TUNING = 2, 20  # epochs of each stage of unfreezing, and of all layers
 
 
