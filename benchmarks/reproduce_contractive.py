@@ -27,8 +27,8 @@ classifier*: ridge regression to the classes on the codes. *Fine-tuned*: 784-100
 alone for {head} epochs and then all layers for {tuning}, by the same Adam for all (1e-3 falling \
 linearly to 0, batches of 100), no dropout or weight decay, nothing chosen; the test set is met \
 once. *Paper*: MNIST part of Table 1, its models chosen by validation error after fine-tuning, its \
-norms in a scale of its own (they are far too small to be those of a 1000 x 784 Jacobian; only their \
-order is a target), its test error after fine-tuning."""
+norms in a scale of its own (they are far too small to be those of a 1000 x 784 Jacobian; only \
+their order is a target), its test error after fine-tuning."""
 
 
 Split = tuple[np.ndarray, np.ndarray]  # rows and their classes

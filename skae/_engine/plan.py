@@ -45,7 +45,7 @@ def make_plan(network: Network, objective: Objective) -> Plan:
     """Choose the path."""
     users = [stack.name for stack in network.stacks if isinstance(stack, Wrapped)]
     if users:
-        return Plan("autograd", f"the {' and the '.join(users)} is a module of the user's own")
+        return Plan("autograd", f"the {' and the '.join(users)} is more than dense layers")
     if objective.needs_graph:
         return Plan("autograd", f"{type(objective).__name__} differentiates through the network")
     return Plan("fused", "all layers are dense")

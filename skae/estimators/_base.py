@@ -284,7 +284,7 @@ class BaseAutoencoder(
 
         progress = Progress(
             self, X, sample_weight, epochs,
-            lambda epoch: fitted(epoch.parameters(), epoch.monitor, epoch.state),
+            lambda epoch: fitted(epoch.parameters(), epoch.monitor, epoch.state()),
             tells_callbacks=not partial,
         )  # fmt: skip
         unit = objective.loss.unit(start.scale)

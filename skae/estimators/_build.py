@@ -63,7 +63,7 @@ class Start(NamedTuple):
                 f"{source.d} features in {source.dtype}. Pass data of the same kind, or set "
                 "warm_start=False to start anew."
             )
-        return all(_same(value, settings[name]) for name, value in self.settings.items())
+        return all(same_setting(value, settings[name]) for name, value in self.settings.items())
 
 
 def without_records(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,12 +80,13 @@ SETTINGS = (
 )  # fmt: skip
 
 
-def _same(a: Any, b: Any) -> bool:
+def same_setting(a: Any, b: Any) -> bool:
+    """Whether two values of a parameter are the same; modules are what they are."""
     if isinstance(a, nn.Module) or isinstance(b, nn.Module):
         return a is b
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        return a == b  # it may be ragged
-    return bool(np.array_equal(a, b))
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):  # it may be ragged
+        return len(a) == len(b) and all(map(same_setting, a, b))
+    return a is b or bool(np.array_equal(a, b))
 
 
 def build_network(
@@ -97,7 +98,7 @@ def build_network(
             "tied_weights=True needs the built-in dense layers: leave encoder and decoder None, "
             "or set tied_weights=False."
         )
-    d, hidden = source.d, _hidden(estimator.hidden_layer_sizes)
+    d, hidden = source.d, layer_sizes(estimator.hidden_layer_sizes)
     k = estimator.n_components or math.ceil(math.sqrt(d))
     encoder: Stack
     if estimator.encoder is None:
@@ -176,10 +177,11 @@ def resolved_code_activation(estimator: Any) -> str:
     """The activation of the code layer, by name."""
     if estimator.code_activation != "auto":
         return estimator.code_activation
-    return "identity" if _hidden(estimator.hidden_layer_sizes) else estimator.activation
+    return "identity" if layer_sizes(estimator.hidden_layer_sizes) else estimator.activation
 
 
-def _hidden(sizes: Any) -> tuple[int, ...]:
+def layer_sizes(sizes: Any) -> tuple[int, ...]:
+    """Widths of hidden layers, given as one or several."""
     hidden = tuple(sizes) if hasattr(sizes, "__iter__") else (sizes,)
     if not all(isinstance(size, Integral) and int(size) >= 1 for size in hidden):
         raise ValueError(f"hidden_layer_sizes must be positive integers, got {sizes!r}.")
@@ -204,6 +206,21 @@ def _probed_width(name: str, module: nn.Module, width_in: int, source: Source) -
     return out.shape[1]
 
 
+class OutOfRange(ValueError):
+    """X leaves what can be represented: what is wrong, and what to do if X is to stay."""
+
+    def __init__(self, fault: str, otherwise: str):
+        super().__init__(fault, otherwise)
+
+    def __str__(self) -> str:
+        return self.advising("Scale X, for example with MinMaxScaler")
+
+    def advising(self, remedy: str) -> str:
+        """The message with this remedy."""
+        fault, otherwise = self.args
+        return f"{fault} {remedy}, or {otherwise}"
+
+
 def check_range(
     estimator: Any,
     loss: Loss,
@@ -211,7 +228,7 @@ def check_range(
     columns: Sequence[int] | None = None,
     said: tuple[str, str] | None = None,
 ) -> None:
-    """Raise when X leaves what the loss or the output activation can represent.
+    """Raise OutOfRange when X leaves what the loss or the output activation can represent.
 
     `m` are the moments of X, or of these columns of it. `said` are the parameter that was given
     and what to use instead, where it is not the loss.
@@ -230,10 +247,10 @@ def check_range(
             given, other = f"loss={estimator.loss!r}", "loss='squared_error'"
         interval = f"[{low:g}, {high:g}]" if math.isfinite(high) else f"[{low:g}, inf)"
         label = feature_label(estimator, i if columns is None else columns[i])
-        raise ValueError(
-            f"{given} needs X in {interval}, but {label} reaches "
-            f"{float(values[i]):g}. Scale X, for example with MinMaxScaler, or use {other}."
-            + (" Negative values in data are no counts." if isinstance(loss, Poisson) else "")
+        raise OutOfRange(
+            f"{given} needs X in {interval}, but {label} reaches {float(values[i]):g}.",
+            f"use {other}."
+            + (" Negative values in data are no counts." if isinstance(loss, Poisson) else ""),
         )
 
 

@@ -47,22 +47,30 @@ def torch_of(estimator: Any, part: str) -> nn.Sequential:
     return nn.Sequential(*encoder, *decoder).eval()
 
 
+def encoder_steps(estimator: Any) -> list[nn.Module]:
+    """The steps from x to the code, which share the estimator's parameters."""
+    coding: Objective = estimator._coding()
+    hook = [Applied(coding, "encode")] if overrides(coding, "encode") else []
+    return [estimator.encoder_, *hook]
+
+
+def decoder_steps(estimator: Any) -> list[nn.Module]:
+    """The steps from the code to x^, which share the estimator's parameters."""
+    loss: Loss = estimator.objective_.loss
+    if type(loss).predict is not Loss.predict:
+        return [estimator.decoder_, Applied(loss, "predict")]
+    output = [] if loss.link == "identity" else [ACTIVATIONS[loss.link].module()]  # type: ignore[misc]
+    return [estimator.decoder_, *output]
+
+
 def encoder_parts(estimator: Any) -> list[nn.Module]:
-    """Copies of the steps from x to the code."""
-    objective: Objective = estimator._coding()
-    step = [Applied(copy.deepcopy(objective), "encode")] if overrides(objective, "encode") else []
-    return [*plain_parts(estimator.encoder_), *step]
+    """Copies of the steps from x to the code, taken apart."""
+    return plain_parts(nn.Sequential(*encoder_steps(estimator)))
 
 
 def decoder_parts(estimator: Any) -> list[nn.Module]:
-    """Copies of the steps from the code to x^."""
-    return [*plain_parts(estimator.decoder_), *_output_parts(estimator.objective_.loss)]
-
-
-def _output_parts(loss: Loss) -> list[nn.Module]:
-    if type(loss).predict is not Loss.predict:
-        return [Applied(copy.deepcopy(loss), "predict")]
-    return [] if loss.link == "identity" else [ACTIVATIONS[loss.link].module()]  # type: ignore[misc]
+    """Copies of the steps from the code to x^, taken apart."""
+    return plain_parts(nn.Sequential(*decoder_steps(estimator)))
 
 
 def plain_parts(module: nn.Module) -> list[nn.Module]:

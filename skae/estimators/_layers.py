@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import pairwise
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from numbers import Integral
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.utils.validation import _num_features
 from torch import nn
 
-from skae.activations import ACTIVATIONS
+from skae._warnings import held_warnings, warn_caller
 from skae.estimators._base import BaseAutoencoder
-from skae.estimators._build import resolved_code_activation
+from skae.estimators._build import OutOfRange, resolved_code_activation, same_setting
+from skae.estimators._export import decoder_steps, encoder_steps
+from skae.estimators._progress import pass_on_interruption
 from skae.losses import INVERSE_LINKS, LOSSES, Loss
-from skae.modules import Applied, chained
+from skae.modules import chained
 from skae.objective import overrides
 
 
@@ -34,10 +36,20 @@ def shallow(estimator: Any) -> Any:
     return copied
 
 
+def default_width(X: Any) -> int | None:
+    """The width of a code that X asks for; None of what is no data, which others refuse."""
+    try:
+        return max(1, math.ceil(math.sqrt(_num_features(X))))
+    except (TypeError, LookupError):
+        return None
+
+
 def mirrored_activation(template: Any, below: Any) -> str:
     """The output activation of a layer given by its size: that of the codes it reconstructs."""
+    if not isinstance(template, BaseAutoencoder) or not isinstance(below, BaseAutoencoder):
+        return "auto"  # `fit` refuses them
     given, loss = template.output_activation, template.loss
-    loss = LOSSES.get(loss) if isinstance(loss, str) else loss
+    loss = LOSSES.get(loss) if isinstance(loss, str) else loss  # type: ignore[assignment]
     is_free = isinstance(loss, Loss) and loss.link == "identity" and not loss.own_link_only
     if given != "auto" or not is_free or below.encoder is not None:
         return given
@@ -58,9 +70,7 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, nn.Module) and isinstance(b, nn.Module):  # a clone has copies
         mine, theirs = a.state_dict(), b.state_dict()
         return repr(a) == repr(b) and all(torch.equal(mine[key], theirs[key]) for key in mine)
-    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
-        return a == b  # it may be ragged
-    return a is b or bool(np.array_equal(a, b))
+    return same_setting(a, b)
 
 
 class HasLayers:
@@ -125,22 +135,51 @@ class HasLayers:
 
 
 @contextmanager
-def naming_layer(i: int) -> Iterator[None]:
-    """Say in errors which layer they come from; the first one's are those of X."""
+def naming(part: str, below: str | None = None) -> Iterator[None]:
+    """Say in errors and warnings which part of a stack they come from.
+
+    `below` is the layer whose codes it is trained on, if it is.
+    """
     try:
-        yield
+        with held_warnings() as held:
+            yield
+    except OutOfRange as error:
+        codes = f"X is the code of {below} here: give it a code_activation of that range"
+        message = str(error) if below is None else error.advising(codes)
+        raise ValueError(f"{part}: {message}") from error
     except ValueError as error:
-        if i == 0:
-            raise
-        raise ValueError(f"layer_{i}: {error}") from error
+        raise ValueError(f"{part}: {error}") from error
+    for message, category in held:
+        warn_caller(f"{part}: {message}", category)
+
+
+def naming_layer(i: int) -> AbstractContextManager[None]:
+    """`naming` for layer i."""
+    return naming(f"layer_{i}", f"layer_{i - 1}" if i else None)
+
+
+def bottom_up(layers: Sequence[Any], X: Any, train: Callable[[int, Any, Any], None]) -> None:
+    """Call ``train(i, layer, codes of the layers below)`` for every layer.
+
+    Raises KeyboardInterrupt after one that was interrupted, other than the top one.
+    """
+    codes = X
+    for i, layer in enumerate(layers):
+        with naming_layer(i):
+            train(i, layer, codes)
+            if i < len(layers) - 1:
+                pass_on_interruption(layer)
+        codes = layer._codes(codes)
 
 
 def prepared_joint(joint: Any, templates: Sequence[Any]) -> Any:
     """The estimator that trains the network of these layers, if it can."""
     first, top = templates[0], templates[-1]
+    name = type(joint).__name__
     joint.set_params(n_components=None, tied_weights=False, initialize_from=None)
-    joint._validate_params()
-    objective, name = joint._objective(), type(joint).__name__
+    with naming("joint"):
+        joint._validate_params()
+        objective = joint._objective()
     if overrides(objective, "encode") or _has_own_network(joint):
         raise ValueError(
             f"joint={name} makes codes of its own kind, but the network is that of the layers. "
@@ -159,7 +198,8 @@ def prepared_joint(joint: Any, templates: Sequence[Any]) -> Any:
             "output_activation, or the same loss."
         )
     if top.encoder is None:
-        joint.set_params(code_activation=resolved_code_activation(top))._objective()
+        with naming("joint"):
+            joint.set_params(code_activation=resolved_code_activation(top))._objective()
     return joint
 
 
@@ -181,24 +221,10 @@ def with_own_weights(layers: Sequence[Any]) -> list[Any]:
 
 def encoder_of(layers: Sequence[Any]) -> nn.Module:
     """From X to the top code: each layer's encoder, and what its objective makes of that."""
-    parts: list[nn.Module] = []
-    for layer in layers:
-        parts.append(layer.encoder_)
-        if overrides(layer.objective_, "encode"):
-            parts.append(Applied(layer._coding(), "encode"))
-    return chained(parts)
+    return chained([step for layer in layers for step in encoder_steps(layer)])
 
 
 def decoder_of(layers: Sequence[Any]) -> nn.Module:
     """From the top code to X: decoders and output activations, the first layer's excepted."""
-    parts: list[nn.Module] = [layers[-1].decoder_]
-    for upper, lower in pairwise(layers[::-1]):
-        parts += [*_output(upper.objective_.loss), lower.decoder_]
-    return chained(parts)
-
-
-def _output(loss: Loss) -> list[nn.Module]:
-    """What turns a decoder's output into a reconstruction."""
-    if type(loss).predict is not Loss.predict:
-        return [Applied(loss, "predict")]
-    return [] if loss.link == "identity" else [ACTIVATIONS[loss.link].module()]  # type: ignore[misc]
+    above = [step for layer in layers[:0:-1] for step in decoder_steps(layer)]
+    return chained([*above, layers[0].decoder_])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import (
     ElasticNet,
     Lasso,
@@ -18,19 +19,21 @@ from sklearn.linear_model import (
     SGDClassifier,
     SGDRegressor,
 )
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from skae.estimators._export import encoder_steps
 from skae.estimators._fitted import FittedAutoencoder
 from skae.estimators._outputs import ClassOutputs, NumberOutputs, Outputs
-from skae.modules import Applied, DenseModule, Linear, chained
-from skae.objective import overrides
+from skae.modules import DenseModule, Linear, chained
 
 _SGD_LINKS = {"log_loss": "logistic", "hinge": "hinge", "squared_hinge": "squared_hinge",
               "squared_error": "squared_margin"}  # fmt: skip
+_SCALERS = MaxAbsScaler | MinMaxScaler | RobustScaler | StandardScaler
 _LINEAR_REGRESSORS = (LinearRegression, Ridge, Lasso, ElasticNet, SGDRegressor)
 
 
@@ -41,6 +44,7 @@ class PipelineNetwork(NamedTuple):
     encoder: nn.Module
     head: DenseModule
     outputs: Outputs
+    first: tuple[str, Any]  # the first autoencoder and its name
 
 
 def read_pipeline(pipeline: Any) -> PipelineNetwork:
@@ -48,25 +52,67 @@ def read_pipeline(pipeline: Any) -> PipelineNetwork:
 
     Raises ValueError for a step that cannot be a layer.
     """
-    pipeline = getattr(pipeline, "estimator", pipeline)  # a FrozenEstimator
+    before, steps, (name, last) = checked_steps(pipeline)
+    check_is_fitted(last)
+    modules = [layer for named in steps for layer in _layers(*named)]
+    linear, outputs = _linear_head(name, last)
+    *encoder, head = _merged([*modules, linear])
+    # A pipeline's names have no double underscores.
+    front = Pipeline([(n.replace("__", "."), step) for n, step in before]) if before else None
+    return PipelineNetwork(front, chained(encoder), head, outputs, steps[0])
+
+
+Steps = list[tuple[str, Any]]
+
+
+def checked_steps(pipeline: Any) -> tuple[Steps, Steps, tuple[str, Any]]:
+    """The steps in front of the first autoencoder, those from there on, and the last one.
+
+    Raises ValueError for one whose kind cannot be a layer, fitted or not.
+    """
+    pipeline = inner_estimator(pipeline)
     if not isinstance(pipeline, Pipeline) or len(pipeline.steps) < 2:
         raise ValueError(
             "What is fine-tuned must be a Pipeline of scalers, autoencoders and a linear model, "
             f"got {type(pipeline).__name__}. Make one with make_pipeline."
         )
-    check_is_fitted(pipeline)
-    steps = [(n, step) for n, step in pipeline.steps[:-1] if step not in (None, "passthrough")]
+    *steps, last = _flat(pipeline)
     first = next((i for i, (_, step) in enumerate(steps) if _is_autoencoder(step)), None)
     if first is None:
         raise ValueError(
             f"The pipeline {[name for name, _ in pipeline.steps]} has no autoencoder of this "
             "package, so that there is no network to fine-tune. Put one before the last step."
         )
-    before = Pipeline(steps[:first]) if first else None
-    modules = [layer for name, step in steps[first:] for layer in _layers(name, step)]
-    linear, outputs = _linear_head(*pipeline.steps[-1])
-    *encoder, head = _merged([*modules, linear])
-    return PipelineNetwork(before, chained(encoder), head, outputs)
+    for name, step in steps[first:]:
+        is_linear = isinstance(step, PCA | TruncatedSVD | _SCALERS) and not getattr(
+            step, "clip", False
+        )
+        if not (_is_autoencoder(step) or is_linear):
+            raise ValueError(
+                f"Step {name!r}, {type(step).__name__}, cannot be a layer of a network: between "
+                "the first autoencoder and the last step there may be autoencoders, linear "
+                "scalers, PCA and TruncatedSVD. Put it before the first autoencoder, where it "
+                "stays as it is."
+            )
+    _check_last(*last)
+    return steps[:first], steps[first:], last
+
+
+def inner_estimator(estimator: Any) -> Any:
+    """What a frozen estimator or a search holds; the best one, where that is known."""
+    while isinstance(estimator, FrozenEstimator | BaseSearchCV):
+        estimator = getattr(estimator, "best_estimator_", estimator.estimator)
+    return estimator
+
+
+def _flat(pipeline: Pipeline) -> Iterator[tuple[str, Any]]:
+    """The steps, those of pipelines inside taken out, frozen ones as what they hold."""
+    for name, step in pipeline.steps:
+        step = inner_estimator(step)
+        if isinstance(step, Pipeline):
+            yield from ((f"{name}__{inner}", part) for inner, part in _flat(step))
+        elif step not in (None, "passthrough"):
+            yield name, step
 
 
 def _is_autoencoder(step: Any) -> bool:
@@ -83,19 +129,12 @@ class _Affine(NamedTuple):
 def _layers(name: str, step: Any) -> list[Any]:
     """A step between the first autoencoder and the last step, as modules or scalers."""
     if _is_autoencoder(step):
-        encoder, coding = step.encoder_, step._coding()
-        parts = list(encoder) if type(encoder) is nn.Sequential else [encoder]
-        return [*parts, Applied(coding, "encode")] if overrides(coding, "encode") else parts
+        encoder, *hook = encoder_steps(step)
+        return [*(encoder if type(encoder) is nn.Sequential else [encoder]), *hook]
     if isinstance(step, PCA | TruncatedSVD):
         return [DenseModule(_linear(*_projection(step)))]
-    affine = as_affine(step)
-    if affine is None:
-        raise ValueError(
-            f"Step {name!r}, {type(step).__name__}, cannot be a layer of a network: between the "
-            "first autoencoder and the last step there may be autoencoders, linear scalers, PCA "
-            "and TruncatedSVD. Put it before the first autoencoder, where it stays as it is."
-        )
-    return [_Affine(*(torch.as_tensor(part, dtype=torch.float64) for part in affine))]
+    scale, shift = as_affine(step)  # type: ignore[misc]
+    return [_Affine(*(torch.as_tensor(part, dtype=torch.float64) for part in (scale, shift)))]
 
 
 def as_affine(step: Any) -> tuple[np.ndarray, np.ndarray] | None:
@@ -156,51 +195,67 @@ def _after(affine: _Affine, module: nn.Module) -> DenseModule:
         )
     first, *rest = module
     weight: Any = first.weight
-    W, b = weight.detach().double(), first.bias.detach().double()  # type: ignore[operator]
+    W, b = weight.detach().double().cpu(), first.bias.detach().double().cpu()  # type: ignore[operator]
     scaled = _linear((W * affine.scale).numpy(), (b + W @ affine.shift).numpy())
-    return DenseModule(scaled.to(weight.dtype), *rest)
+    return DenseModule(scaled.to(weight), *rest)
+
+
+def _check_last(name: str, model: Any) -> None:
+    """Raise unless the model is linear and its loss one of ours."""
+    if isinstance(model, _LINEAR_REGRESSORS):
+        what = "loss" if getattr(model, "loss", "squared_error") != "squared_error" else None
+        allowed = "'squared_error'"
+    elif isinstance(model, SGDClassifier):
+        what, allowed = None if model.loss in _SGD_LINKS else "loss", _listed(_SGD_LINKS)
+    elif isinstance(model, LinearSVC):
+        what, allowed = None if model.multi_class == "ovr" else "multi_class", "'ovr'"
+    elif isinstance(model, LogisticRegression | RidgeClassifier):
+        return
+    else:
+        raise ValueError(
+            f"The last step {name!r}, {type(model).__name__}, cannot be the last layer of a "
+            "network: use LogisticRegression, LinearSVC, SGDClassifier, RidgeClassifier, Ridge, "
+            "LinearRegression, Lasso, ElasticNet or SGDRegressor."
+        )
+    if what is not None:
+        raise ValueError(
+            f"The last step {name!r}, {type(model).__name__}({what}={getattr(model, what)!r}), "
+            f"cannot be the last layer of a network: {what} may be {allowed}."
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _linear_head(name: str, model: Any) -> tuple[DenseModule, Outputs]:
     """The linear model as a layer, and what its outputs stand for."""
-    link = _link(model)
-    if isinstance(model, _LINEAR_REGRESSORS):
-        _check_squared(name, model)
-        W = np.atleast_2d(model.coef_)
-        outputs: Outputs = NumberOutputs(len(W), np.ndim(model.coef_) == 1)
-    elif link is not None:
-        W, outputs = np.atleast_2d(model.coef_), ClassOutputs(model.classes_, link)
-        if isinstance(model, RidgeClassifier) and len(W) != outputs.width:
-            outputs = ClassOutputs(np.arange(len(W)), link, is_multilabel=True)
-    else:
-        raise ValueError(
-            f"The last step {name!r}, {_said(model)}, cannot be the last layer of a network: use "
-            "LogisticRegression, LinearSVC, SGDClassifier, RidgeClassifier, Ridge, "
-            "LinearRegression, Lasso, ElasticNet or SGDRegressor."
-        )
+    W = np.atleast_2d(model.coef_)
     b = np.broadcast_to(np.asarray(model.intercept_, dtype=float), (len(W),))
+    outputs: Outputs
+    if isinstance(model, _LINEAR_REGRESSORS):
+        outputs = NumberOutputs(len(W), np.ndim(model.coef_) == 1)
+    elif isinstance(model, RidgeClassifier) and _is_multilabel(model):
+        outputs = ClassOutputs(np.arange(len(W)), "squared_margin", is_multilabel=True)
+    else:
+        link, factor = _link(model)
+        W, b, outputs = factor * W, factor * b, ClassOutputs(model.classes_, link)
     return DenseModule(_linear(W, b)).eval(), outputs
 
 
-def _link(model: Any) -> str | None:
-    """The loss of a linear classifier, by the link of its outputs."""
+def _is_multilabel(model: RidgeClassifier) -> bool:
+    return model._label_binarizer.y_type_.startswith("multilabel")
+
+
+def _link(model: Any) -> tuple[str, float]:
+    """The loss of a linear classifier, by its link, and what its outputs are multiplied with."""
     if isinstance(model, LogisticRegression):  # with cross-validation or not
-        return "logistic" if len(model.classes_) == 2 else "softmax"
+        is_binary = len(model.classes_) == 2
+        strategy = getattr(model, "multi_class", None)  # before scikit-learn 1.8
+        if strategy == "multinomial" and is_binary:
+            return "logistic", 2.0  # a softmax of -f and f
+        one_by_one = strategy == "ovr" or (model.solver == "liblinear")
+        return ("logistic" if is_binary or one_by_one else "softmax"), 1.0
     if isinstance(model, LinearSVC):
-        return model.loss if model.multi_class == "ovr" or len(model.classes_) == 2 else None
-    if isinstance(model, SGDClassifier):
-        return _SGD_LINKS.get(model.loss)
-    return "squared_margin" if isinstance(model, RidgeClassifier) else None
-
-
-def _check_squared(name: str, model: Any) -> None:
-    if getattr(model, "loss", "squared_error") != "squared_error":
-        raise ValueError(
-            f"The last step {name!r}, {_said(model)}, is fine-tuned by the squared error only. Use "
-            "loss='squared_error'."
-        )
-
-
-def _said(model: Any) -> str:
-    loss = f"(loss={model.loss!r})" if hasattr(model, "loss") else ""
-    return f"{type(model).__name__}{loss}"
+        return model.loss, 1.0
+    return (_SGD_LINKS[model.loss] if isinstance(model, SGDClassifier) else "squared_margin"), 1.0

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from skae._engine.monitor import Monitor
 from skae._engine.plan import make_plan
 from skae._engine.rng import Draws, Streams
 from skae._engine.start import fresh_values, moments, place
-from skae._engine.train import Result, train
+from skae._engine.train import FULL_BATCH, Result, refuse_constraints, refuse_noise, train
 from skae.estimators._build import module_values, unwrapped
 from skae.estimators._compat import CallbackSupportMixin
 from skae.estimators._estimator import estimator
@@ -70,11 +71,15 @@ class Task(NamedTuple):
             "validation_loss_curve_": checked or None,
             "n_iter_": len(losses),
             "loss_": losses[-1] if losses else math.nan,
-            "best_loss_": monitor.best[0] if math.isfinite(monitor.best[0]) else math.nan,
+            "best_loss_": _finite(monitor.best[0]),
             "stop_reason_": monitor.reasons[0] or "running",
             "engine_": make_plan(self.network, self.objective),
             "_n_trained": self.source.n,
         }
+
+
+def _finite(loss: float) -> float:
+    return loss if math.isfinite(loss) else math.nan
 
 
 class FittedPredictor(HoldsModules):
@@ -97,7 +102,7 @@ class FittedPredictor(HoldsModules):
         check_is_fitted(self)
         data = self._read_input(X, next(self.head_.parameters()).device)
         parts = (self.encoder_, self.head_)
-        widest = max(p.shape[0] for part in parts for p in part.parameters())
+        widest = max(p.shape[0] for part in parts for p in part.parameters() if p.ndim)
 
         def outputs(x: Tensor, out: Tensor | None) -> Tensor:
             return infer(self.head_, infer(self.encoder_, x), out)
@@ -179,7 +184,8 @@ class NetworkPredictor(FittedPredictor, TrainingParameters, CallbackSupportMixin
     unfreeze_epochs : int, default=0
         Epochs that the head is trained alone before anything else, then the head and the topmost
         layer below it, and so on down; `max_iter` epochs of all layers follow (Makhzani and Frey,
-        2014, section 4.5). 0 trains all layers at once.
+        2014, section 4.5). Each stage has an optimiser and a schedule of its own. 0 trains all
+        layers at once.
 
     Attributes
     ----------
@@ -239,6 +245,21 @@ class NetworkPredictor(FittedPredictor, TrainingParameters, CallbackSupportMixin
         """What the rows of these labels count."""
         return weight
 
+    def _check_early(self, y: np.ndarray) -> None:
+        """Raise, before anything is trained, for what training on these labels would refuse."""
+        if self.solver in FULL_BATCH:
+            refuse_noise(self._supervised_objective(self._outputs_for(y)), None, self.solver)
+        refuse_constraints(self.max_norm, self.solver)
+        self._row_weight(y, None)
+        if self.early_stopping:
+            self._held_out(len(y))
+
+    def _supervised_objective(self, outputs: Outputs) -> Objective:
+        return Objective(
+            loss=outputs.loss, alpha=float(self.alpha), dropout=float(self.dropout),
+            input_dropout=float(self.input_dropout),
+        )  # fmt: skip
+
     # ---- training
 
     def _tune(
@@ -248,7 +269,7 @@ class NetworkPredictor(FittedPredictor, TrainingParameters, CallbackSupportMixin
         """Train the network on these rows, all of which have labels, and keep it."""
         task = self._task(y, sample_weight, data, layers, outputs, seed)
         phases = list(self._phases(task.network))
-        now = task
+        now, ends = task, []
         progress = Progress(
             self, X, sample_weight, sum(epochs for _, epochs in phases),
             lambda epoch: now.fitted(epoch.monitor, now.values | epoch.parameters())
@@ -259,11 +280,15 @@ class NetworkPredictor(FittedPredictor, TrainingParameters, CallbackSupportMixin
             now = task._replace(network=network)
             result = self._train(now, epochs, progress, is_last=i == len(phases) - 1)
             task.values.update(result.parameters)
-            fitted = now.fitted(result.monitor, task.values)
+            ends.append((result.monitor.best[0], now.fitted(result.monitor, task.values)))
             if result.monitor.reasons[0] in ("callback", "interrupted"):
                 break
             task.results.append(result)
-        self.__dict__ |= fitted | {"_outputs": outputs}
+        lowest, best = min(ends, key=itemgetter(0))
+        kept = ends[-1][1]
+        if task.validation is not None:  # by which the end of another phase may be the best
+            kept = kept | {name: best[name] for name in self._modules}
+        self.__dict__ |= kept | {"best_loss_": _finite(lowest), "_outputs": outputs}
         progress.finish()
 
     def _task(
@@ -274,10 +299,7 @@ class NetworkPredictor(FittedPredictor, TrainingParameters, CallbackSupportMixin
         weight = read_weight(self._row_weight(y, sample_weight), data)
         target = make_source(outputs.targets(y), source.dtype, source.device)
         of_x, of_y = moments(source, weight, False), moments(target, weight, False)
-        objective = Objective(
-            loss=outputs.loss, alpha=float(self.alpha), dropout=float(self.dropout),
-            input_dropout=float(self.input_dropout),
-        )  # fmt: skip
+        objective = self._supervised_objective(outputs)
         encoder = unwrapped(wrap("encoder", layers.encoder, source.dtype, source.device))
         head: Any = layers.head
         head = head if isinstance(head, Dense) else dense_of("decoder", head)
@@ -290,7 +312,9 @@ class NetworkPredictor(FittedPredictor, TrainingParameters, CallbackSupportMixin
             last = head.layers[-1]
             gain = network.decoder.layers[-1].bias_gain  # type: ignore[union-attr]
             values[last.bias] = objective.loss.start(of_y.mean).to(values[last.bias]) / gain
-        rows = Rows(weight=weight, target=target.X, y=self._strata(y, outputs))
+        strata = self._strata(y, outputs)
+        strata = None if strata is None else strata.to(source.device)
+        rows = Rows(weight=weight, target=target.X, y=strata)
         source, rows, validation = self._hold_out(source, rows, streams)
         rows = dataclasses.replace(rows, y=None)
         unit = objective.loss.unit(of_y.scale)
@@ -327,11 +351,11 @@ class NetworkPredictor(FittedPredictor, TrainingParameters, CallbackSupportMixin
         order = super()._order(rows, n, draws)
         if rows.y is None:
             return order
-        place = torch.empty(n, dtype=torch.float64)
+        place = torch.empty(n, dtype=torch.float64, device=order.device)
         strata = rows.y[order]
         for stratum in strata.unique():
             mine = (strata == stratum).nonzero().squeeze(-1)
-            place[mine] = (torch.arange(len(mine), dtype=torch.float64) + 0.5) / len(mine)
+            place[mine] = (torch.arange(len(mine)).to(place) + 0.5) / len(mine)
         return order[place.argsort(stable=True)]
 
     def __sklearn_tags__(self):

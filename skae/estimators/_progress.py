@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from skae._engine.train import Epoch
+from skae._warnings import held_warnings, warn_caller
 
 
 class Progress:
@@ -66,6 +67,20 @@ class Progress:
             self.context.call_on_fit_task_end(**self.passed, reconstruction_attributes=dict)
 
 
+def was_interrupted(estimator: Any) -> bool:
+    """Whether Ctrl-C ended the last training of an estimator, which kept what it had."""
+    return getattr(estimator, "stop_reason_", None) == "interrupted"
+
+
+def pass_on_interruption(estimator: Any) -> None:
+    """Raise KeyboardInterrupt where it ended a training that others were to follow.
+
+    Who pressed Ctrl-C wants an end, and what would follow is not there to be kept.
+    """
+    if was_interrupted(estimator):
+        raise KeyboardInterrupt("Interrupted before all parts were trained: nothing is kept.")
+
+
 class Subtasks:
     """Fits the estimators that `estimator` holds, telling scikit-learn's callbacks of each."""
 
@@ -76,16 +91,30 @@ class Subtasks:
             self.context = estimator._init_callback_context(max_subtasks=n)
             self.context.call_on_fit_task_begin(**self.passed)
 
-    def fit(self, task_name: str, inner: Any, *args: Any, **options: Any) -> Any:
-        """Fit `inner`, to which callbacks propagate."""
+    def fit(
+        self, task_name: str, inner: Any, *args: Any, may_end: bool = False, **options: Any
+    ) -> Any:
+        """Fit `inner`, to which callbacks propagate.
+
+        Raises KeyboardInterrupt where that was interrupted, unless all may end with it.
+        """
+        with held_warnings() as held:
+            self._fit(task_name, inner, *args, **options)
+        if not may_end:
+            pass_on_interruption(inner)
+        for message, category in held:
+            warn_caller(message, category)
+        return inner
+
+    def _fit(self, task_name: str, inner: Any, *args: Any, **options: Any) -> None:
         if self.context is None:
-            return inner.fit(*args, **options)
+            inner.fit(*args, **options)
+            return
         task = self.context.subcontext(task_name=task_name)
         task.call_on_fit_task_begin(**self.passed)
         with task.propagate_callback_context(inner):
             inner.fit(*args, **options)
         task.call_on_fit_task_end(**self.passed)
-        return inner
 
     def finish(self) -> None:
         """Tell that the fit has ended."""

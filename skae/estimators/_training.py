@@ -161,12 +161,7 @@ class TrainingParameters:
         """Training rows, and validation rows if the estimator stops early by them."""
         if not self.early_stopping:
             return source, rows, None
-        held = max(1, round(self.validation_fraction * source.n))
-        if held >= source.n:
-            raise ValueError(
-                f"early_stopping=True with validation_fraction={self.validation_fraction} leaves "
-                f"no training rows of n_samples={source.n}. Lower it, or set early_stopping=False."
-            )
+        held = self._held_out(source.n)
         order = self._order(rows, source.n, streams.draws("split", source.dtype))
         kept, held_out = order[held:].sort().values, order[:held].sort().values
         validation = source.subset(held_out), rows.take(held_out)
@@ -178,6 +173,16 @@ class TrainingParameters:
                     "assigned to it have weight zero. Set early_stopping=False."
                 )
         return source.subset(kept), rows.take(kept).normalised(), validation
+
+    def _held_out(self, n: int) -> int:
+        """How many of n rows are held out; an error where none would be left."""
+        held = max(1, round(self.validation_fraction * n))
+        if held >= n:
+            raise ValueError(
+                f"early_stopping=True with validation_fraction={self.validation_fraction} leaves "
+                f"no training rows of n_samples={n}. Lower it, or set early_stopping=False."
+            )
+        return held
 
     def _order(self, rows: Rows, n: int, draws: Draws) -> Tensor:
         """The order that held-out rows are the first of."""

@@ -17,7 +17,7 @@ from skae._engine.batches import Source
 from skae._engine.train import Result
 from skae.activations import ACTIVATIONS
 from skae.estimators._base import BaseAutoencoder
-from skae.estimators._build import _hidden, resolved_code_activation
+from skae.estimators._build import layer_sizes, resolved_code_activation
 from skae.estimators._estimator import estimator
 from skae.modules import ACTIVATION_OF, DenseModule, Wrapped
 from skae.networks import Network
@@ -318,7 +318,7 @@ class ContractiveAutoencoder(BaseAutoencoder):
         return LayerContraction(**shared)
 
     def _is_deep(self) -> bool:
-        return self.encoder is not None or bool(_hidden(self.hidden_layer_sizes))
+        return self.encoder is not None or bool(layer_sizes(self.hidden_layer_sizes))
 
     def _train(
         self, network: Network, objective: Objective, source: Source, rows: Rows, **options: Any

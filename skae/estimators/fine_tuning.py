@@ -9,15 +9,18 @@ from sklearn.base import _fit_context, clone, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import check_random_state, get_tags
+from sklearn.utils._metadata_requests import _routing_enabled
 from sklearn.utils._param_validation import HasMethods
-from sklearn.utils.validation import has_fit_parameter, validate_data
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
+from sklearn.utils.validation import check_consistent_length, has_fit_parameter, validate_data
 
-from skae.estimators._base import all_or_nothing
+from skae.estimators._base import BaseAutoencoder, all_or_nothing
 from skae.estimators._compat import with_callbacks
 from skae.estimators._estimator import estimator
 from skae.estimators._input import Data, read_rows
 from skae.estimators._outputs import ClassOutputs, Outputs
 from skae.estimators._predictor import Layers, NetworkPredictor
+from skae.estimators._progress import pass_on_interruption
 from skae.estimators._supervised import NetworkClassifier, NetworkRegressor
 from skae.estimators._training import seed_all
 from skae.estimators.autoencoder import Autoencoder
@@ -67,22 +70,68 @@ class _FineTuned(NetworkPredictor):
             If a step cannot be a layer, or training diverges. The estimator is then as it was
             before the call.
         """
-        from skae.estimators._pipeline import read_pipeline  # which imports the linear models
+        # Here, since it imports the linear models.
+        from skae.estimators._pipeline import checked_steps, read_pipeline
 
-        labels, _ = self._read_labels(y)
         given = clone(self._default() if self.estimator is None else self.estimator)
-        if self.random_state is not None:
-            seed_all(given, check_random_state(self.random_state))
+        _check_kind(self, given)
+        checked_steps(given)
+        labels, _ = self._read_labels(y)
+        check_consistent_length(X, labels)
+        self._check_early(labels)
         validate_data(self, X, reset=True, skip_check_array=True)
+        random_state = check_random_state(self._seed())
+        if self.random_state is not None:
+            seed_all(given, random_state)
         tasks = self._subtasks(X)
-        weights = _weights(given, sample_weight)
+        weights = self._weights(given, sample_weight)
         self.estimator_ = tasks.fit("fit-estimator", given, X, y, **weights)
-        self.before_, encoder, head, outputs = read_pipeline(self.estimator_)
-        _check_labels(labels, outputs)
-        data, layers = self._read_input(X, self.device), Layers(encoder, head)
-        seed = self._seed()
-        self._tune(X, labels, sample_weight, data, layers, outputs, seed, tasks)
+        _pass_interrupt_on(given, checked_steps(given)[1])
+        network = read_pipeline(self.estimator_)
+        self.before_ = network.before
+        _check_labels(labels, network.outputs)
+        data = self._read_first(X, *network.first)
+        seed = int(random_state.randint(2**31 - 1))
+        layers = Layers(network.encoder, network.head)
+        self._tune(X, labels, sample_weight, data, layers, network.outputs, seed, tasks)
         return self
+
+    def _weights(self, pipeline: Any, sample_weight: Any) -> dict[str, Any]:
+        """The weights, for every step of the pipeline that takes them."""
+        if sample_weight is None:
+            return {}
+        if _routing_enabled():
+            return process_routing(self, "fit", sample_weight=sample_weight).estimator.fit
+        from skae.estimators._pipeline import inner_estimator
+
+        return _nested_weights(inner_estimator(pipeline), sample_weight)
+
+    def get_metadata_routing(self):
+        """Get what becomes of metadata: the pipeline's steps get what they ask for.
+
+        Returns
+        -------
+        routing : MetadataRouter
+            The network itself takes `sample_weight` as well.
+        """
+        given = self._default() if self.estimator is None else self.estimator
+        mapping = MethodMapping().add(caller="fit", callee="fit")
+        router = MetadataRouter(owner=type(self).__name__).add_self_request(self)
+        return router.add(estimator=given, method_mapping=mapping)
+
+    def _read_first(self, X: Any, name: str, first: Any) -> Data:
+        """X for the network, which has to be like that of the pipeline."""
+        if self.before_ is None:
+            validate_data(first, X, reset=False, skip_check_array=True)
+        try:
+            return self._read_input(X, self.device)
+        except ValueError as error:
+            if first._allows_nan and "NaN" in str(error):
+                raise ValueError(
+                    f"Step {name!r}, {type(first).__name__}, fills missing values in X, which a "
+                    "layer of a network cannot. Put an imputer in front, such as SimpleImputer."
+                ) from error
+            raise
 
     @staticmethod
     def _default() -> Pipeline:
@@ -114,18 +163,38 @@ class _FineTuned(NetworkPredictor):
         tags = super().__sklearn_tags__()
         given = self._default() if self.estimator is None else self.estimator
         tags.input_tags = get_tags(given).input_tags
+        first = given.steps[0][1] if isinstance(given, Pipeline) else None
+        tags.input_tags.allow_nan &= not isinstance(first, BaseAutoencoder)
         return tags
 
 
-def _weights(pipeline: Any, sample_weight: Any) -> dict[str, Any]:
-    """The weights for every step of the pipeline that takes them."""
-    if sample_weight is None or not isinstance(pipeline, Pipeline):
-        return {}
-    return {
-        f"{name}__sample_weight": sample_weight
-        for name, step in pipeline.steps
-        if step not in (None, "passthrough") and has_fit_parameter(step, "sample_weight")
-    }
+def _nested_weights(pipeline: Any, sample_weight: Any) -> dict[str, Any]:
+    """The weights under the names that a pipeline, and those inside it, take them by."""
+    weights: dict[str, Any] = {}
+    for name, step in pipeline.steps if isinstance(pipeline, Pipeline) else ():
+        inner = _nested_weights(step, sample_weight)
+        weights |= {f"{name}__{key}": value for key, value in inner.items()}
+        if step not in (None, "passthrough") and has_fit_parameter(step, "sample_weight"):
+            weights[f"{name}__sample_weight"] = sample_weight
+    return weights
+
+
+def _pass_interrupt_on(given: Any, steps: list[tuple[str, Any]]) -> None:
+    """End here where the fit of an autoencoder was interrupted, which keeps what it has."""
+    if not isinstance(given, FrozenEstimator):
+        for _, step in steps:
+            pass_on_interruption(step)
+
+
+def _check_kind(tuned: Any, given: Any) -> None:
+    """Raise where a classifier is given a regressor, or the other way round."""
+    wants, is_one = is_classifier(tuned), is_classifier(given)
+    if wants != is_one:
+        kinds, names = ("regressor", "classifier"), ("FineTunedRegressor", "FineTunedClassifier")
+        raise ValueError(
+            f"{names[wants]} needs a pipeline that ends in a {kinds[wants]}, but estimator is a "
+            f"{kinds[is_one]}. Use {names[is_one]}."
+        )
 
 
 def _check_labels(labels: np.ndarray, outputs: Outputs) -> None:
@@ -162,7 +231,10 @@ class FineTunedClassifier(_FineTuned, NetworkClassifier, PipelineParameters):
 
     Steps in front of the first autoencoder stay as they are and are applied first. Between it and
     the last step there may be autoencoders, linear scalers, `PCA` and `TruncatedSVD`. Corruption
-    and penalties of the autoencoders are no part of the network.
+    and penalties of the autoencoders are no part of the network, nor what they do about missing
+    values. Codes that are more than dense layers (k-sparse, split-brain, a module of one's own,
+    which stays in inference mode) are trained by autograd, in the units of X; `dropout` and
+    `max_norm` are for dense layers then, and `dropout` covers the code.
 
     Parameters
     ----------

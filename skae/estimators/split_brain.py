@@ -17,7 +17,7 @@ from skae._engine.batches import Source
 from skae._engine.start import Moments, place
 from skae.cross_prediction import CrossPrediction, Head, Quantised
 from skae.estimators._base import BaseAutoencoder
-from skae.estimators._build import Start, _hidden, check_range, resolved_code_activation
+from skae.estimators._build import Start, check_range, layer_sizes, resolved_code_activation
 from skae.estimators._estimator import estimator
 from skae.estimators._groups import (
     as_loss,
@@ -217,7 +217,8 @@ class SplitBrainAutoencoder(BaseAutoencoder):
     def _network(self, objective: Objective, source: Source, m: Moments) -> tuple[Network, int]:
         self._check_is_split()
         loss: Any = objective.loss
-        hidden, code_activation = _hidden(self.hidden_layer_sizes), resolved_code_activation(self)
+        hidden = layer_sizes(self.hidden_layer_sizes)
+        code_activation = resolved_code_activation(self)
         networks = []
         for g, seen in enumerate(loss.groups):
             k = self.n_components or math.ceil(math.sqrt(len(seen)))

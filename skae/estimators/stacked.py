@@ -8,32 +8,42 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context, clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
+from torch import Tensor, nn
 
+from skae._warnings import warn_caller
 from skae.estimators._base import BaseAutoencoder, all_or_nothing
 from skae.estimators._compat import CallbackSupportMixin, with_callbacks
 from skae.estimators._estimator import estimator
 from skae.estimators._fitted import FittedAutoencoder
-from skae.estimators._input import read_data
+from skae.estimators._input import read_data, read_weight
 from skae.estimators._layers import (
     HasLayers,
+    bottom_up,
     decoder_of,
+    default_width,
     encoder_of,
     is_clone_of,
     is_size,
     mirrored_activation,
+    naming,
     naming_layer,
     prepared_joint,
     shallow,
     with_own_weights,
 )
-from skae.estimators._progress import Subtasks
+from skae.estimators._progress import Subtasks, was_interrupted
 from skae.estimators._training import seed_all
 from skae.estimators.autoencoder import Autoencoder
 from skae.objective import Objective
+
+
+def _check_data(layer: Any, X: Any, sample_weight: Any, *, reset: bool) -> None:
+    """Raise what is wrong with X and the weights: the fault of no layer, though one sees them."""
+    read_weight(sample_weight, read_data(layer, X, reset=reset, **layer._arithmetic()))
 
 
 def _steps_by_batch(self) -> bool:
@@ -66,8 +76,12 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
         What each layer is, bottom up. A number of code units, or None for what `estimator` has
         there, makes a clone of `estimator`; an autoencoder of this package makes a clone of
         itself. In the parameters' names they are ``layer_0``, ``layer_1`` and so on, as in
-        ``layer_0__noise_level`` (for autoencoders; numbers have no parameters). Widths above that
-        of X need a variant that regularises.
+        ``layer_0__noise_level`` (for autoencoders; numbers have no parameters).
+
+        Where `estimator` has no `n_components` either, None is the root of the width of X, rounded
+        up, at any height: the default code is as wide as that of `Autoencoder`, by way of a
+        hidden layer of 100 as there. Where X is narrower than that, this layer is overcomplete
+        and only passes on what it sees, unless `estimator` regularises; give it fewer units.
 
         Above the first, a layer given by its size reconstructs through the code activation of
         the layer below, as the lecture's do, where `estimator` leaves ``output_activation="auto"``
@@ -87,8 +101,8 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
 
     warm_start : bool, default=False
         Keep, at another `fit`, the layers up to the first whose parameters have changed (other
-        than `random_state`) as they are, and train only those from there on. `joint` is then
-        trained again.
+        than `random_state`), or that was interrupted, as they are, and train only those from there
+        on. `joint` is then trained again.
 
     random_state : int, RandomState instance, default=None
         Seeds every `random_state` of the layers and of `joint`, in place of their own.
@@ -119,6 +133,9 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
 
     joint_loss_curve_ : list of float or None
         The same for `joint`.
+
+    stop_reason_ : str
+        Why the training of the top layer ended, or of `joint`: see `Autoencoder`.
 
     n_iter_ : int
         Number of epochs of all layers and of `joint`.
@@ -193,28 +210,41 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
         Raises
         ------
         ValueError
-            If X or a layer's parameters do not fit, or training diverges; the message names
-            layers above the first. The stack is then as it was before the call.
+            If X does not fit, or the parameters of a layer or of `joint`, or training diverges;
+            the message names the part. The stack is then as it was before the call.
+
+        KeyboardInterrupt
+            If Ctrl-C ends the training of a layer below the top one: a stack that lacks layers is
+            none, and it is as it was before the call. An interrupted top layer, without `joint`
+            then, or an interrupted `joint` is kept with a warning, and `stop_reason_` says so.
         """
-        joint, layers, n_kept = self._begin(keep=self.warm_start)
+        fitted = getattr(self, "layers_", []) if self.warm_start else []
+        whole = [layer for layer in fitted if not was_interrupted(layer)]
+        joint, layers, n_kept = self._begin(X, whole)
         known = {"y": y, "sample_weight": sample_weight}
+        _check_data(layers[0], X, sample_weight, reset=not n_kept)
         if joint is not None:  # it may not take what the first layer takes
-            read_data(joint, X, reset=True, **joint._arithmetic())
+            with naming("joint"):
+                read_data(joint, X, reset=True, **joint._arithmetic())
         tasks = Subtasks(self, X, len(layers) - n_kept + (joint is not None))
-        codes = X
-        for i, layer in enumerate(layers):
+
+        def train(i: int, layer: Any, codes: Any) -> None:
             if i >= n_kept:
-                with naming_layer(i):
-                    tasks.fit(f"fit-layer_{i}", layer, codes, **known)
-            codes = layer._codes(codes)
+                tasks.fit(f"fit-layer_{i}", layer, codes, may_end=True, **known)
+
+        bottom_up(layers, X, train)
+        if joint is not None and was_interrupted(layers[-1]):
+            warn_caller("joint: Not trained, since Ctrl-C ended the top layer.", ConvergenceWarning)
+            joint = None
         if joint is not None:
             layers = with_own_weights(layers)
-            joint.set_params(encoder=encoder_of(layers), decoder=decoder_of(layers))
-            tasks.fit("fit-joint", joint, X, **known)
-            encoder_of(layers).load_state_dict(joint.encoder_.state_dict())
-            decoder_of(layers).load_state_dict(joint.decoder_.state_dict())
-        self.layers_ = layers
-        self.joint_loss_curve_ = None if joint is None else joint.loss_curve_
+            encoder, decoder = encoder_of(layers), decoder_of(layers)
+            with naming("joint"):
+                joint.set_params(encoder=encoder, decoder=decoder)
+                tasks.fit("fit-joint", joint, X, may_end=True, **known)
+            encoder.load_state_dict(joint.encoder_.state_dict())
+            decoder.load_state_dict(joint.decoder_.state_dict())
+        self._keep(layers, joint)
         tasks.finish()
         return self
 
@@ -240,35 +270,42 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
         self : object
             The fitted stack.
         """
-        joint, layers, n_kept = self._begin(keep=True)
+        joint, layers, n_kept = self._begin(X, getattr(self, "layers_", []))
         if joint is not None:
             raise ValueError(
                 "partial_fit takes one pass in every layer, but joint trains all of them when "
                 "they have ended. Set joint=None, or use fit."
             )
         layers = [*map(shallow, layers[:n_kept]), *layers[n_kept:]]
-        codes = X
-        for i, layer in enumerate(layers):
-            with naming_layer(i):
-                layer.partial_fit(codes, y, sample_weight=sample_weight)
-            codes = layer._codes(codes)
-        self.layers_, self.joint_loss_curve_ = layers, None
+        _check_data(layers[0], X, sample_weight, reset=not n_kept)
+
+        def train(i: int, layer: Any, codes: Any) -> None:
+            layer.partial_fit(codes, y, sample_weight=sample_weight)
+
+        bottom_up(layers, X, train)
+        self._keep(layers)
         return self
 
     def _initialise(self, X: Any, y: Any = None) -> None:
         """Give every layer the weights that its training would start from."""
-        _, layers, _ = self._begin(keep=False)
-        codes = X
-        for i, layer in enumerate(layers):
-            with naming_layer(i):
-                layer._fit(codes, y, None, 0, keep=False, partial=True)
-            codes = layer._codes(codes)
-        self.layers_, self.joint_loss_curve_ = layers, None
+        _, layers, _ = self._begin(X, [])
 
-    def _begin(self, keep: bool) -> tuple[Any, list[Any], int]:
-        """`joint` and the layers to train, after those that stay, and how many these are."""
+        def draw(i: int, layer: Any, codes: Any) -> None:
+            layer._fit(codes, y, None, 0, keep=False, partial=True)
+
+        bottom_up(layers, X, draw)
+        self._keep(layers)
+
+    def _keep(self, layers: list[Any], joint: Any = None) -> None:
+        """Have these fitted layers, which `joint`, if given, was trained on after the top one."""
+        self.layers_ = layers
+        self.joint_loss_curve_ = None if joint is None else joint.loss_curve_
+        self.stop_reason_ = (layers[-1] if joint is None else joint).stop_reason_
+
+    def _begin(self, X: Any, fitted: Sequence[Any]) -> tuple[Any, list[Any], int]:
+        """`joint`; those of `fitted` that stay, and layers to train above; how many stay."""
         self._check_layers()
-        templates = self._templates()
+        templates = self._templates(default_width(X))
         for i, template in enumerate(templates):
             with naming_layer(i):
                 template._validate_params()
@@ -279,7 +316,6 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
             random_state = check_random_state(self.random_state)
             for part in layers if joint is None else [*layers, joint]:
                 seed_all(part, random_state)
-        fitted = getattr(self, "layers_", []) if keep else []
         both = zip(templates, fitted, strict=False)
         kept = [old for _, old in takewhile(lambda pair: is_clone_of(*pair), both)]
         return joint, [*kept, *layers[len(kept) :]], len(kept)
@@ -294,41 +330,51 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
                     f"package (an instance), got {layer!r}."
                 )
 
-    def _templates(self) -> list[Any]:
-        """What each layer is a clone of; entries that make no sense stay as they are."""
+    def _templates(self, width: int | None = None) -> list[Any]:
+        """What each layer is a clone of; entries that make no sense stay as they are.
+
+        `width` is that of codes of which nothing is said, above the first layer.
+        """
         templates: list[Any] = []
         for layer in self._entries().values():
             if layer is None or is_size(layer):
-                layer = self._sized(layer, templates)
+                layer = self._sized(layer, templates, width)
             templates.append(layer)
         return templates
 
-    def _sized(self, size: int | None, below: Sequence[Any]) -> Any:
+    def _sized(self, size: int | None, below: Sequence[Any], width: int | None) -> Any:
         default = Autoencoder(hidden_layer_sizes=(), activation="tanh")
         template = shallow(default if self.estimator is None else self.estimator)
         if size is not None:
             template.n_components = int(size)
         if below:
             template.output_activation = mirrored_activation(template, below[-1])
+            if width and template.n_components is None and template.encoder is None:
+                template.n_components = width
         return template
 
     # ---- what is fitted
 
     def __len__(self) -> int:
-        return len(self.layers)
+        return len(getattr(self, "layers_", self.layers))
 
     def __getitem__(self, index):
         if not isinstance(index, slice):
             check_is_fitted(self)
             return self.layers_[index]
-        if index.step not in (None, 1) or not self.layers[index]:
+        start, stop, step = index.indices(len(self))
+        if step != 1 or start >= stop:
             raise ValueError(
                 f"A part of a stack has one or more layers in a row, got {index} of {len(self)}."
             )
-        part = shallow(self)
-        part.layers = self.layers[index]
-        if hasattr(self, "layers_"):
-            part.layers_ = self.layers_[index]
+        part, fitted = shallow(self), getattr(self, "layers_", [])
+        # `layers` may have been set since, perhaps to fewer.
+        layers = [*self.layers, *fitted[len(self.layers) :]]
+        part.layers = type(self.layers)(layers[start:stop])
+        if fitted:
+            part.layers_ = fitted[start:stop]
+            if len(part) < len(self):
+                part._keep(part.layers_)
         return part
 
     @property
@@ -389,6 +435,22 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
         return self.layers_[0]._features
 
     @property
+    def _widest(self) -> int:
+        return max(layer._widest for layer in self.layers_)
+
+    # Layer by layer: `encoder_` and `decoder_` are made anew wherever they are asked for.
+
+    def _encode(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        for layer in self.layers_[:-1]:
+            x = layer._encode(x)
+        return self.layers_[-1]._encode(x, out)
+
+    def _raw(self, z: Tensor, out: Tensor | None = None) -> Tensor:
+        for layer in self.layers_[:0:-1]:
+            z = layer._decode(z)
+        return self.layers_[0]._raw(z, out)
+
+    @property
     def _namespace(self) -> str:
         return self.layers_[0]._namespace
 
@@ -401,11 +463,16 @@ class StackedAutoencoder(FittedAutoencoder, HasLayers, CallbackSupportMixin, Bas
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        made_of = [*self._templates(), self.joint]
-        made_of = [part for part in made_of if isinstance(part, BaseAutoencoder)]
-        parts = [get_tags(part) for part in made_of or [Autoencoder()]]
+        # Clones would say no more, and scikit-learn asks whenever it validates X.
+        sized = Autoencoder() if self.estimator is None else self.estimator
+        layers = (
+            sized if layer is None or is_size(layer) else layer
+            for layer in self._entries().values()
+        )
+        made_of = [part for part in (*layers, self.joint) if isinstance(part, BaseAutoencoder)]
+        parts = [get_tags(part) for part in dict.fromkeys(made_of or [Autoencoder()])]
         tags.input_tags = parts[0].input_tags
-        tags.input_tags.allow_nan &= self.joint is None or self.joint._allows_nan
+        tags.input_tags.allow_nan &= getattr(self.joint, "_allows_nan", True)
         tags.target_tags.required = any(part.target_tags.required for part in parts)
         tags.transformer_tags = parts[0].transformer_tags
         tags.array_api_support = all(part.array_api_support for part in parts)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import _fit_context
-from sklearn.utils import check_random_state
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length
 
 from skae.activations import ACTIVATIONS
 from skae.estimators._base import BaseAutoencoder, all_or_nothing
-from skae.estimators._build import _hidden
+from skae.estimators._build import layer_sizes
 from skae.estimators._compat import with_callbacks
 from skae.estimators._estimator import estimator
 from skae.estimators._input import checked_weight, read_data
@@ -33,14 +33,18 @@ class StackParameters:
 
     Parameters
     ----------
-    layers : tuple, default=(100, None)
+    layers : tuple, default=(100, 10)
         The stack, bottom up, as `StackedAutoencoder` takes it: numbers of code units, None for
         what `estimator` has, or autoencoders. Their parameters are ``layer_0__noise_level`` and
-        so on.
+        so on. Layers that are not dense (k-sparse, split-brain, a module of one's own, which
+        stays in inference mode) are fine-tuned by autograd, in the units of X; `dropout` then
+        covers the code and the head, `max_norm` is refused, and a module keeps its weights
+        without pretraining.
 
     estimator : autoencoder, default=None
         What layers given by their size are clones of: see `StackedAutoencoder`. It also says how
-        they are trained, such as for how many epochs.
+        they are trained: for how many epochs, in which precision, on which device. What is said
+        of that here is of the training on labels.
 
     pretrain : bool, default=True
         Whether layers are first trained as autoencoders, on all rows. False draws their weights
@@ -59,7 +63,7 @@ class StackParameters:
         rows serve the pretraining alone. None: every value is a label.
     """
 
-    layers: tuple[Any, ...] = (100, None)
+    layers: tuple[Any, ...] = (100, 10)
     estimator: Any = None
     pretrain: bool = True
     head_layer_sizes: tuple[int, ...] = ()
@@ -115,10 +119,12 @@ class _OnStack(HasLayers, NetworkPredictor):
             If X or y do not fit the parameters, or training diverges. The estimator is then as
             it was before the call.
         """
-        labels, known = self._read_labels(y, self.unlabeled)
-        outputs = self._outputs_for(labels)
         data = read_data(self, X, reset=True, **self._arithmetic())
+        labels, known = self._read_labels(y, self.unlabeled)
         check_consistent_length(data.X, known)
+        outputs = self._outputs_for(labels)
+        self._check_early(labels)
+        sizes = layer_sizes(self.head_layer_sizes)
         seeds = None if self.random_state is None else check_random_state(self.random_state)
         stack = StackedAutoencoder(
             layers=self.layers, estimator=self.estimator,
@@ -131,14 +137,15 @@ class _OnStack(HasLayers, NetworkPredictor):
         else:
             stack._initialise(X, targets)
         self.stack_ = stack if self.pretrain else None
-        widths = (stack.n_components_, *_hidden(self.head_layer_sizes), outputs.width)
+        widths = (stack.n_components_, *sizes, outputs.width)
         head = Dense("decoder", widths, self.head_activation, "identity")
         layers = Layers(stack.encoder_, head, keeps_weights=self.pretrain)
         if sample_weight is not None:
             sample_weight = checked_weight(sample_weight, np.empty((len(known), 0)))[known]
         if not known.all():
-            index = torch.from_numpy(np.flatnonzero(known)).to(data.source.device)
-            data = data._replace(source=data.source.subset(index))
+            index = np.flatnonzero(known)
+            at = torch.from_numpy(index).to(data.source.device)
+            data, X = data._replace(source=data.source.subset(at)), _safe_indexing(X, index)
         seed = self._seed() if seeds is None else int(seeds.randint(2**31 - 1))
         self._tune(X, labels, sample_weight, data, layers, outputs, seed, tasks)
         return self

@@ -26,9 +26,9 @@ def test_reason_is_readable():
     assert make_plan(network(), objective()).reason == "all layers are dense"
     dense, encoder, decoder = network(), wrapped("encoder", D, K), wrapped("decoder", K, D)
     cases = {
-        "the encoder is a module": Network(encoder, dense.decoder),
-        "the decoder is a module": Network(dense.encoder, decoder),
-        "the encoder and the decoder is a module": Network(encoder, decoder),
+        "the encoder is more than": Network(encoder, dense.decoder),
+        "the decoder is more than": Network(dense.encoder, decoder),
+        "the encoder and the decoder is more than": Network(encoder, decoder),
     }
     for words, net in cases.items():
         plan = make_plan(net, objective())

@@ -27,7 +27,7 @@ from skae._engine.batches import make_source
 from skae._engine.rng import Streams
 from skae._engine.start import moments, place, starting_values
 from skae._engine.train import Training, train
-from skae.losses import SquaredError
+from skae.losses import Loss, SquaredError
 from skae.modules import wrap
 from skae.networks import Network
 from skae.objective import NO_ROWS, Objective, Rows
@@ -571,7 +571,7 @@ def test_best_weights_come_with_the_state_of_their_epoch():
     numbers = {"validation": (*held, NO_ROWS), "learning_rate_init": 0.3}
 
     def note(epoch):
-        seen.append(epoch.state["mean"].clone())
+        seen.append(epoch.state()["mean"])
         return False
 
     whole = fit(o, max_iter=8, on_epoch=note, **numbers)
@@ -650,3 +650,43 @@ def test_max_norm_is_refused_where_it_cannot_hold():
     net = Network(wrap("encoder", nn.Linear(D, K), DOUBLE, "cpu"), network().decoder)
     with pytest.raises(ValueError, match="built-in dense layers"):
         fit(net=net, max_norm=1.0)
+
+
+# ---- inference mode, which plain steps run in
+
+
+def test_nothing_that_outlives_training_is_an_inference_tensor():
+    epochs = []
+
+    def look(epoch):
+        epochs.append(epoch.parameters())
+        assert not torch.is_inference_mode_enabled()
+        return False
+
+    held = make_source(normal(9, D, seed=7), DOUBLE)
+    result = fit(on_epoch=look, validation=(held, NO_ROWS), max_iter=3)
+    state = result.state
+    tensors = [*result.parameters.values(), *epochs[-1].values(), state["flat"]]
+    tensors += [state["solver"]["m"], state["solver"]["v"]]
+    assert not any(tensor.is_inference() for tensor in tensors)
+    copied = pickle.loads(pickle.dumps(state))
+    assert_close(copied["monitor"]["best_flat"][0], state["monitor"]["best_flat"][0])
+    weight = result.parameters["encoder.0.W"].requires_grad_()
+    (weight.square().sum()).backward()
+    assert weight.grad is not None
+
+
+def test_loss_of_ones_own_may_use_autograd():
+    @dataclasses.dataclass(frozen=True)
+    class Differentiated(SquaredError):
+        def gradient(self, x, raw):
+            with torch.enable_grad():
+                leaf = raw.detach().requires_grad_()
+                value = (leaf - x).square().sum()
+            return torch.autograd.grad(value, leaf)[0]
+
+        accumulate = Loss.accumulate
+        kernels = Loss.kernels
+
+    expected, got = fit(max_iter=3), fit(Objective(loss=Differentiated()), max_iter=3)
+    assert_close(got.parameters, expected.parameters)

@@ -12,6 +12,7 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import load_iris, load_wine
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -619,9 +620,15 @@ def test_module_with_logits_is_a_classifier(classes, wine):
 
 def test_logistic_regression_is_an_mlp_without_hidden_layers():
     X, y = load_iris(return_X_y=True)
-    mlp = mlp_classifier(nn.Sequential(nn.Linear(4, 3)).double(), y)
+    model = LogisticRegression(max_iter=1000).fit(X, y)
+    linear = nn.Linear(4, 3).double()
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor(model.coef_))
+        linear.bias.copy_(torch.tensor(model.intercept_))
+    mlp = mlp_classifier(nn.Sequential(linear), y, random_state=0)
     assert mlp.hidden_layer_sizes == ()
-    assert mlp.fit(X, y).score(X, y) > 0.3
+    assert_same(mlp.predict_proba(X), model.predict_proba(X))
+    assert mlp.fit(X, y).score(X, y) > 0.9
 
 
 def test_module_is_a_regressor(wine):

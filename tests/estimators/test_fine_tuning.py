@@ -6,10 +6,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from sklearn import config_context
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
     ElasticNet,
     Lasso,
@@ -193,10 +195,10 @@ REFUSED = {
     "neighbours": (make_pipeline(quick(), KNeighborsClassifier()), "cannot be the last layer"),
     "another loss": (
         make_pipeline(quick(), SGDClassifier(loss="modified_huber", random_state=0)),
-        r"SGDClassifier\(loss='modified_huber'\)",
+        r"SGDClassifier\(loss='modified_huber'\).*loss may be 'log_loss'",
     ),
     "a joint SVM": (
-        make_pipeline(quick(), LinearSVC(multi_class="crammer_singer")), "cannot be the last layer"
+        make_pipeline(quick(), LinearSVC(multi_class="crammer_singer")), "multi_class may be 'ovr'"
     ),
     "a scaler before a module": (
         make_pipeline(quick(), StandardScaler(), quick(SplitBrainAutoencoder), LinearSVC()),
@@ -215,7 +217,7 @@ def test_step_that_cannot_be_a_layer_is_an_error_that_names_it(iris, pipeline, m
 def test_regressor_of_another_loss_is_refused():
     X, y = load_diabetes(return_X_y=True)
     pipeline = make_pipeline(quick(), SGDRegressor(loss="huber", random_state=0)).fit(X, y)
-    with pytest.raises(ValueError, match="by the squared error only"):
+    with pytest.raises(ValueError, match="loss may be 'squared_error'"):
         fine_tune(pipeline, X, y)
 
 
@@ -424,3 +426,213 @@ def test_what_is_no_network_or_no_mlp_is_refused(iris):
     )
     with pytest.raises(ValueError, match="has to be linear"):
         fine_tune(split, X, y, max_iter=1, tol=None).to_torch()
+
+
+# ---- what does not fit
+
+
+def test_lengths_of_X_and_y_must_agree(iris):
+    X, y = iris
+    pipeline = make_pipeline(quick(), LogisticRegression()).fit(X, y)
+    for labels in (np.r_[y, y], y[:100]):
+        with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            fine_tune(pipeline, X, labels)
+
+
+@pytest.mark.parametrize("front", [[], [StandardScaler()]], ids=["no scaler", "a scaler"])
+def test_columns_are_those_of_the_pipeline(iris, front):
+    pd = pytest.importorskip("pandas")
+    X, y = iris
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    pipeline = make_pipeline(*front, quick(), LogisticRegression()).fit(frame, y)
+    with pytest.raises(ValueError, match="feature names should match"):
+        fine_tune(pipeline, frame[list("dcba")], y)
+    with pytest.raises(ValueError, match="X has 3 features, but"):
+        fine_tune(make_pipeline(*front, quick(), LogisticRegression()).fit(X, y), X[:, :3], y)
+
+
+@pytest.mark.parametrize("n_labels", [2, 3, 4])
+def test_ridge_classifier_of_several_labels_a_row(iris, n_labels):
+    X, y = iris
+    Y = np.column_stack([y == 0, y > 1, y == 1, X[:, 0] > 5.5])[:, :n_labels].astype(int)
+    pipeline = make_pipeline(quick(), RidgeClassifier()).fit(X, Y)
+    same = unmoved(pipeline, X, Y)
+    np.testing.assert_array_equal(same.predict(X), pipeline.predict(X))
+    assert fine_tune(pipeline, X, Y, solver="lbfgs", max_iter=20, tol=None).loss_ < same.loss_
+
+
+def test_kind_of_the_last_step_must_be_that_of_the_network(iris):
+    X, y = iris
+    with pytest.raises(ValueError, match=r"FineTunedRegressor needs .* Use FineTunedClassifier"):
+        FineTunedRegressor(estimator=make_pipeline(quick(), LogisticRegression())).fit(X, y)
+    with pytest.raises(ValueError, match=r"FineTunedClassifier needs .* Use FineTunedRegressor"):
+        FineTunedClassifier(estimator=make_pipeline(quick(), Ridge())).fit(X, y)
+
+
+REFUSED_EARLY = {
+    "a step": {"estimator": make_pipeline(quick(), PolynomialFeatures(), LogisticRegression())},
+    "the last step": {"estimator": make_pipeline(quick(), SVC())},
+    "noise": {"solver": "lbfgs", "dropout": 0.3},
+    "a constraint": {"solver": "cg", "max_norm": 2.0},
+    "a class": {"class_weight": {7: 2.0}},
+    "rows held out": {"early_stopping": True, "validation_fraction": 0.999},
+}
+
+
+@pytest.mark.parametrize("changed", REFUSED_EARLY.values(), ids=REFUSED_EARLY)
+def test_what_does_not_fit_is_refused_before_anything_is_trained(iris, monkeypatch, changed):
+    X, y = iris
+    monkeypatch.setattr(Autoencoder, "_train", lambda *args, **options: pytest.fail("trained"))
+    model = FineTunedClassifier(
+        **{"estimator": make_pipeline(quick(), LogisticRegression())} | changed
+    )
+    with pytest.raises(ValueError, match=r"."):
+        model.fit(X, y)
+
+
+def test_missing_values_that_an_autoencoder_fills_need_an_imputer_here(iris):
+    X, y = iris
+    X = X.copy()
+    X[::3, 0] = np.nan
+    pipeline = make_pipeline(quick(DenoisingAutoencoder), LogisticRegression()).fit(X, y)
+    with pytest.raises(ValueError, match=r"Step 'denoisingautoencoder'.*Put an imputer in front"):
+        fine_tune(pipeline, X, y)
+    whole = make_pipeline(SimpleImputer(), quick(DenoisingAutoencoder), LogisticRegression())
+    assert fine_tune(whole.fit(X, y), X, y, max_iter=3, tol=None).predict(X).shape == y.shape
+
+
+# ---- pipelines in other things
+
+
+HOLDERS = {
+    "frozen": lambda p, X, y: FrozenEstimator(p.fit(X, y)),
+    "frozen twice": lambda p, X, y: FrozenEstimator(FrozenEstimator(p.fit(X, y))),
+    "a search": lambda p, X, y: GridSearchCV(p, {"autoencoder__alpha": [0.0, 0.1]}, cv=2),
+    "a pipeline inside": lambda p, X, y: make_pipeline(
+        make_pipeline(MaxAbsScaler(), p[0]), make_pipeline(p[1]), p[2]
+    ),
+    "a frozen step": lambda p, X, y: make_pipeline(
+        StandardScaler(), FrozenEstimator(quick().fit(X)), LogisticRegression()
+    ),
+}
+
+
+@pytest.mark.parametrize("held", HOLDERS.values(), ids=HOLDERS)
+def test_pipelines_are_found_where_they_are_held(iris, held):
+    X, y = iris
+    pipeline = make_pipeline(StandardScaler(), quick(), LogisticRegression())
+    model = FineTunedClassifier(
+        estimator=held(pipeline, X, y), solver="sgd", learning_rate_init=1e-30, max_iter=1, tol=None
+    ).fit(X, y)
+    expected = model.estimator_.predict_proba(X)
+    np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-9)
+
+
+def test_weights_reach_every_step_that_takes_them(iris):
+    X, y = iris
+    weight = np.where(y == 0, 5.0, 1.0)
+    mean = np.average(X, axis=0, weights=weight)
+    flat = make_pipeline(StandardScaler(), quick(), LogisticRegression())
+    nested = make_pipeline(make_pipeline(StandardScaler()), quick(), LogisticRegression())
+    for pipeline in (flat, nested):
+        model = FineTunedClassifier(estimator=pipeline, max_iter=2, tol=None).fit(X, y, weight)
+        np.testing.assert_allclose(model.before_[0].mean_, mean)
+
+
+def test_weights_are_routed_as_requested(iris):
+    X, y = iris
+    weight = np.where(y == 0, 5.0, 1.0)
+    with config_context(enable_metadata_routing=True):
+        steps = [
+            StandardScaler().set_fit_request(sample_weight=True),
+            quick().set_fit_request(sample_weight=False),
+            LogisticRegression().set_fit_request(sample_weight=True),
+        ]
+        model = FineTunedClassifier(estimator=make_pipeline(*steps), max_iter=2, tol=None)
+        model.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        fitted = model.fit(X, y, sample_weight=weight)
+        np.testing.assert_allclose(fitted.before_[0].mean_, np.average(X, axis=0, weights=weight))
+        search = GridSearchCV(model, {"alpha": [0.0, 0.1]}, cv=2)
+        assert np.isfinite(search.fit(X, y, sample_weight=weight).best_score_)
+
+
+def test_seeds_of_the_pipeline_and_of_the_network_differ(iris):
+    X, y = iris
+    pipeline = make_pipeline(quick(random_state=None), LogisticRegression())
+    seeds = []
+    model = FineTunedClassifier(estimator=pipeline, max_iter=1, tol=None, random_state=7)
+    tune = FineTunedClassifier._tune
+
+    def watched(self, *args):
+        seeds.append(args[-2])
+        return tune(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FineTunedClassifier, "_tune", watched)
+        model.fit(X, y)
+    own = [step.get_params()["random_state"] for step in model.estimator_[:1]]
+    assert seeds[0] not in own
+
+
+def test_interrupted_autoencoder_ends_the_whole(iris, monkeypatch):
+    X, y = iris
+    pipeline = make_pipeline(quick(), LogisticRegression())
+    model = FineTunedClassifier(estimator=pipeline, max_iter=2, tol=None).fit(X, y)
+    before = model.predict_proba(X)
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("skae._engine.train._descend", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
+# ---- stages and the best weights
+
+
+def test_early_stopping_keeps_the_best_weights_of_all_stages():
+    X, y = load_breast_cancer(return_X_y=True)
+    pipeline = make_pipeline(StandardScaler(), quick(n_components=20), LogisticRegression())
+    model = FineTunedClassifier(
+        estimator=pipeline, unfreeze_epochs=40, max_iter=3, early_stopping=True,
+        learning_rate_init=0.1, random_state=0,
+    ).fit(X, y)  # fmt: skip
+    curve = model.validation_loss_curve_
+    assert model.best_loss_ == min(curve)
+    assert int(np.argmin(curve)) < len(curve) - 3  # not in the last stage
+    held = []
+    hold_out = FineTunedClassifier._hold_out
+
+    def watched(self, *args):
+        parts = hold_out(self, *args)
+        held.append(parts[2])
+        return parts
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FineTunedClassifier, "_hold_out", watched)
+        model.fit(X, y)
+    source, rows = held[0]
+    with torch.no_grad():
+        raw = model.head_(model.encoder_(source.take(slice(0, source.n))))
+    value = model._outputs.loss.elements(rows.target, raw).sum(-1).mean()
+    assert float(value) == pytest.approx(model.best_loss_)
+
+
+@pytest.mark.parametrize(
+    "options", [{"solver": "liblinear"}, {"multi_class": "ovr"}, {"multi_class": "multinomial"}],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_older_forms_of_logistic_regression_are_the_same_too(iris, options, n_classes):
+    X, y = iris
+    X, y = X[y < n_classes], y[y < n_classes]
+    try:
+        last = LogisticRegression(**options)
+        pipeline = make_pipeline(StandardScaler(), quick(), last).fit(X, y)
+    except (TypeError, ValueError):
+        pytest.skip("this scikit-learn has no such form")
+    model = unmoved(pipeline, X, y)
+    np.testing.assert_allclose(model.predict_proba(X), pipeline.predict_proba(X), atol=1e-7)

@@ -100,3 +100,41 @@ def test_nothing_labelled_is_refused():
 def test_missing_y_is_refused(read):
     with pytest.raises(ValueError, match="requires y"):
         read(object(), None, None)
+
+
+def test_several_outputs_of_more_classes_are_refused():
+    with pytest.raises(ValueError, match=r"multiclass-multioutput.*MultiOutputClassifier"):
+        read_labels(object(), np.array([[0, 2], [1, 1], [2, 0]]), None)
+
+
+def test_missing_labels_of_any_kind_can_be_the_mark():
+    pd = pytest.importorskip("pandas")
+    y = np.array(["a", np.nan, "b", None], dtype=object)
+    for mark in (np.nan, None, pd.NA):
+        labels, known = read_labels(object(), y, np.nan if mark is None else mark)
+        assert labels.tolist() == ["a", "b"]
+        np.testing.assert_array_equal(known, [True, False, True, False])
+    integers = pd.Series([0, pd.NA, 1], dtype="Int64")
+    assert read_labels(object(), integers, pd.NA)[0].tolist() == [0, 1]
+
+
+def test_mark_of_another_kind_than_the_labels_is_refused():
+    for y, mark in ((np.array([0, -1, 1]), "-1"), (np.array(["a", "b"]), -1)):
+        with pytest.raises(ValueError, match="cannot occur in y"):
+            read_labels(object(), y, mark)
+
+
+def test_numbers_may_be_marked_by_a_number():
+    numbers, known = read_numbers(object(), np.array([3.0, -1.0, 2.0]), -1)
+    assert numbers.tolist() == [3, 2]
+    np.testing.assert_array_equal(known, [True, False, True])
+
+
+def test_labels_of_mixed_kinds_are_refused():
+    with pytest.raises(ValueError, match="strings and other labels"):
+        read_labels(object(), np.array([0, "b", 2], dtype=object), None)
+
+
+def test_strings_are_no_numbers():
+    with pytest.raises(ValueError, match="y must be numbers"):
+        read_numbers(object(), np.array(["1", "2"]), None)

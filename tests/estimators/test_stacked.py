@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -11,7 +12,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.base import clone
 from sklearn.decomposition import PCA
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -28,7 +29,10 @@ from skae import (
     SparseAutoencoder,
     SplitBrainAutoencoder,
     StackedAutoencoder,
+    StackedAutoencoderClassifier,
 )
+from skae._engine.solvers import Adam
+from skae._engine.sparse_code import SparseCode
 from skae.losses import Huber
 from skae.modules import DenseModule
 
@@ -171,6 +175,38 @@ def test_a_deep_autoencoder_may_start_from_a_stack(X):
     assert_allclose(deep.fit(X).reconstruct(X), fitted.reconstruct(X), rtol=1e-7)
 
 
+@pytest.mark.parametrize("layers", VARIANTS, ids=label)
+def test_inference_goes_through_the_layers_and_makes_no_network(X, layers, monkeypatch):
+    X = np.maximum(X, 0)
+    fitted = stack(*layers).fit(X)
+    for name in ("encoder_of", "decoder_of"):
+        monkeypatch.setattr(f"skae.estimators.stacked.{name}", lambda _: pytest.fail("made"))
+    monkeypatch.setattr("skae.estimators._inference._FEW_ROWS", 7)
+    codes = fitted.transform(X)
+    np.testing.assert_allclose(fitted.inverse_transform(codes), fitted.reconstruct(X), rtol=1e-12)
+    assert np.isfinite(fitted.score(X))
+
+
+def test_chunks_are_bounded_by_the_widest_layer(X):
+    fitted = stack(4, one(hidden_layer_sizes=(50,)), 2).fit(X)
+    assert fitted._widest == 50
+
+
+@pytest.mark.parametrize("bottom", [4, one(decoder=nn.Linear(4, 5), n_components=4)])
+def test_sparse_codes_are_decoded_as_sums_at_any_height(X, bottom, monkeypatch):
+    wide = one(KSparseAutoencoder, n_components=300, k=3)
+    fitted = stack(bottom, wide).fit(X)
+    Z = fitted.transform(X)
+    with torch.no_grad():
+        expected = fitted.decoder_(torch.tensor(Z)).numpy()
+    counted, times = [], SparseCode.times
+    monkeypatch.setattr(
+        SparseCode, "times", lambda *args: counted.append(len(args[1])) or times(*args)
+    )
+    np.testing.assert_allclose(fitted.inverse_transform(Z), expected, rtol=1e-9)
+    assert counted == [60 * 3]
+
+
 # ---- what layers are made from
 
 
@@ -198,11 +234,39 @@ def test_what_cannot_or_should_not_be_mirrored_keeps_its_own_output(X, estimator
     assert fitted[1].objective_.loss.link == "identity"
 
 
-def test_the_default_is_a_single_layer_of_tanh_and_the_root_of_the_width_below(X):
+def test_the_default_is_layers_of_tanh_and_a_code_of_the_root_of_the_width_of_X(X):
     fitted = StackedAutoencoder(random_state=0).fit(X[:20])
-    assert [layer.n_components_ for layer in fitted.layers_] == [100, 10]
+    assert [layer.n_components_ for layer in fitted.layers_] == [100, 3]
     assert all(type(layer) is Autoencoder for layer in fitted.layers_)
     assert [type(part) for part in fitted.encoder_][1::2] == [nn.Tanh, nn.Tanh]
+
+
+@pytest.mark.parametrize("kind", [list, sp.csr_matrix, pd.DataFrame, torch.tensor])
+def test_none_is_the_root_of_the_width_of_X_at_any_height(X, kind):
+    X = kind(X.tolist() if kind is list else X)
+    fitted = stack(8, None, None).set_params(estimator__n_components=None).fit(X)
+    assert [layer.n_components_ for layer in fitted.layers_] == [8, 3, 3]
+    assert stack(None, 8, None, estimator=one(n_components=None)).fit(X).n_components_ == 3
+
+
+def test_none_keeps_layers_under_warm_start(X):
+    model = StackedAutoencoder(layers=(4, None), estimator=one(n_components=None), warm_start=True)
+    before = model.fit(X).layers_
+    assert [a is b for a, b in zip(model.fit(X).layers_, before, strict=True)] == [True, True]
+
+
+def test_none_takes_the_width_of_the_templates_encoder(X):
+    template = one(encoder=nn.Linear(5, 5), n_components=None)
+    assert stack(None, None, estimator=template).fit(X).n_components_ == 5
+
+
+@pytest.mark.parametrize("X", [[], {}, "a", 1.0, np.ones(3), np.ones((3, 0)), [[]]])
+def test_what_is_no_data_is_refused_as_a_layer_refuses_it(X):
+    with pytest.raises((ValueError, TypeError)) as alone:
+        one().fit(X)
+    with pytest.raises(type(alone.value)) as stacked:
+        StackedAutoencoder(estimator=one(n_components=None)).fit(X)
+    assert str(stacked.value) == str(alone.value)
 
 
 def test_none_takes_the_templates_own_size(X):
@@ -344,6 +408,30 @@ def test_what_is_no_part_is_refused(X):
         stack()[0]
 
 
+def test_parts_have_the_epochs_of_their_layers_alone(X):
+    fitted = stack(4, 2, joint=one()).fit(X)
+    for part in (fitted[:1], fitted[1:]):
+        assert part.n_iter_ == 3
+        assert part.joint_loss_curve_ is None
+    assert fitted[:].n_iter_ == fitted.n_iter_ == 9
+    assert fitted[:].joint_loss_curve_ == fitted.joint_loss_curve_
+
+
+def test_parts_are_of_the_fitted_layers_whatever_layers_has_become(X):
+    fitted = stack(4, 2).fit(X)
+    low, high = fitted.layers_
+    fitted.set_params(layers=(4, 2, 2))
+    assert len(fitted) == len(list(fitted)) == 2
+    assert fitted[-1:].layers_ == fitted[1:3].layers_ == [high]
+    assert fitted[-1:].layers == (2,)
+    with pytest.raises(ValueError, match=r"in a row, got slice\(2, 3, None\) of 2"):
+        fitted[2:3]
+    fitted.set_params(layers=(4,))
+    assert fitted[:1].layers_ == [low]
+    assert fitted[1:].transform(low.transform(X)).shape == (60, 2)
+    assert len(fitted[1:].layers) == 1
+
+
 # ---- joint training
 
 
@@ -470,6 +558,15 @@ def test_warm_start_knows_modules_by_their_weights(X):
     assert model.set_params(layer_0__encoder=nn.Linear(5, 4)).fit(X)[0] is not bottom
 
 
+def test_warm_start_compares_parameters_that_are_lists_of_arrays(X):
+    groups = [np.array([0, 1]), np.array([2, 3, 4])]
+    model = stack(one(SplitBrainAutoencoder, groups=groups, n_components=2), 2, warm_start=True)
+    bottom = model.fit(X)[0]
+    assert model.fit(X)[0] is bottom
+    model.set_params(layer_0__groups=[np.array([0, 2]), np.array([1, 3, 4])])
+    assert model.fit(X)[0] is not bottom
+
+
 def test_joint_training_goes_on_under_warm_start_and_leaves_older_parts_alone(X):
     model = stack(4, 2, joint=one(max_iter=10), warm_start=True).fit(X)
     part, before = model[:1], model.score(X)
@@ -551,6 +648,23 @@ def test_bad_layers_are_refused_before_anything_trains(X, layers, error, message
     assert repr(StackedAutoencoder(layers=layers))
 
 
+@pytest.mark.parametrize("model", [
+    stack(3, 2, estimator=PCA()), stack(PCA(), 2), stack("a", None), stack(joint=PCA()),
+])  # fmt: skip
+def test_what_cannot_be_trained_can_still_be_asked_for_its_tags(X, model):
+    assert get_tags(model).input_tags.sparse
+    assert isinstance(hasattr(model, "partial_fit"), bool)
+    with pytest.raises((ValueError, TypeError), match="must be"):
+        model.fit(X)
+
+
+def test_tags_of_X_are_those_of_the_first_layer():
+    counts = one(loss="poisson")
+    assert get_tags(stack(counts, 2)).input_tags.positive_only
+    assert get_tags(stack(3, 2, estimator=counts)).input_tags.positive_only
+    assert not get_tags(stack(3, counts, estimator=None)).input_tags.positive_only
+
+
 @pytest.mark.parametrize("name", ["estimator", "joint"])
 def test_only_autoencoders_are_templates(X, name):
     with pytest.raises(ValueError, match=f"'{name}' parameter of StackedAutoencoder"):
@@ -561,6 +675,160 @@ def test_an_unfitted_stack_says_so(X):
     for call in (stack().transform, stack().reconstruct, stack().score):
         with pytest.raises(NotFittedError):
             call(X)
+
+
+@pytest.mark.parametrize(("model", "message"), [
+    (stack(one(loss="binary_cross_entropy"), 2),
+     r"^layer_0: loss='binary_cross_entropy' needs X in .* Scale X, for example with MinMax"),
+    (stack(4, one(loss="poisson")),
+     r"^layer_1: loss='poisson' needs X in .* X is the code of layer_0 here: give it a code_acti"
+     r"vation of that range, or use loss='squared_error'\. Negative values"),
+    (stack(one(solver="sgd", learning_rate_init=1e30), 2), "^layer_0: Training diverged at epoch"),
+    (stack(one(n_components=0), 2), "^layer_0: The 'n_components' parameter"),
+    (stack(4, 2, joint=one(solver="sgd", learning_rate_init=1e30)), "^joint: Training diverged"),
+    (stack(4, 2, joint=one(max_iter=0)), "^joint: The 'max_iter' parameter"),
+    (stack(4, 2, joint=one(early_stopping=True, validation_fraction=0.999)), "^joint: early_stop"),
+    (stack(4, 2, joint=one(SparseAutoencoder, code_activation="tanh", rho=2)), "^joint: .*rho"),
+])  # fmt: skip
+def test_an_error_names_the_part_that_it_is_about(X, model, message):
+    with pytest.raises(ValueError, match=message):
+        model.fit(X)
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize("model", [stack(4, 2), stack(4, 2, warm_start=True)])
+def test_what_is_wrong_with_X_is_nobodys_fault(X, model, method):
+    for wrong in (X[0], X[:0], np.where(X > 3, np.nan, X), [["a", "b"]], X * 1j):
+        with pytest.raises((ValueError, TypeError)) as raised:
+            getattr(clone(model), method)(wrong)
+        assert not str(raised.value).startswith("layer_0")
+    getattr(model, method)(X)
+    for wrong in (X[:, :4], X[:0]):
+        if model.warm_start:
+            with pytest.raises(ValueError, match=r"^(X has 4|Found array with 0)"):
+                getattr(model, method)(wrong)
+    with pytest.raises(ValueError, match=r"^Sample weights .*zero"):
+        getattr(model, method)(X, sample_weight=np.zeros(60))
+
+
+def test_joints_own_complaints_about_X_are_its_own(X):
+    holes = np.where(X > 3, np.nan, X)
+    with pytest.raises(ValueError, match=r"^joint: Input X contains NaN"):
+        stack(one(DenoisingAutoencoder), 2, joint=one()).fit(holes)
+    with pytest.raises(ValueError, match=r"^Input X contains NaN"):
+        stack(one(), 2, joint=one()).fit(holes)
+
+
+def test_warnings_name_the_part_and_point_at_the_caller(X):
+    model = stack(4, 2, estimator=one(tol=1e-9), joint=one(tol=1e-9))
+    with pytest.warns(ConvergenceWarning) as caught:
+        model.fit(X)
+    starts = [str(warning.message).partition(" ")[0] for warning in caught]
+    assert starts == ["layer_0:", "layer_1:", "joint:"]
+    assert {warning.filename for warning in caught} == {__file__}
+    with pytest.warns(ConvergenceWarning, match=r"^Training stopped"):
+        one(tol=1e-9).fit(X)
+
+
+def test_errors_that_tell_of_a_range_survive_pickle(X):
+    with pytest.raises(ValueError, match="needs X in") as raised:
+        one(loss="binary_cross_entropy").fit(X)
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
+
+
+# ---- interruption
+
+
+def interrupted(monkeypatch, after):
+    """Ctrl-C at a step of Adam, of which a layer takes twelve."""
+    step, left = Adam.step, iter([None] * after)
+
+    def interrupting(*args):
+        if next(left, "none") == "none":
+            raise KeyboardInterrupt
+        return step(*args)
+
+    monkeypatch.setattr(Adam, "step", interrupting)
+
+
+@pytest.mark.parametrize("model", [stack(4, 3, 2), stack(4, 2, 2, joint=one(), warm_start=True)])
+@pytest.mark.parametrize("after", [0, 9, 21])
+@pytest.mark.parametrize("was_fitted", [False, True])
+def test_an_interrupted_lower_layer_ends_all_and_nothing_changes(
+    X, model, after, was_fitted, monkeypatch
+):
+    model = clone(model)
+    if was_fitted:
+        model.fit(X).set_params(layer_0=3)
+    before = dict(vars(model))
+    interrupted(monkeypatch, after)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(KeyboardInterrupt, match="nothing is kept"):
+            model.fit(X)
+    assert not said  # that something is
+    assert vars(model) == before
+
+
+@pytest.mark.parametrize(("after", "joint", "named"), [
+    (21, None, "layer_1"), (21, one(), "layer_1"), (33, one(), "joint"),
+])  # fmt: skip
+def test_an_interrupted_top_layer_or_joint_is_kept(X, after, joint, named, monkeypatch):
+    model = stack(4, 2, joint=joint)
+    with monkeypatch.context() as patched:
+        interrupted(patched, after)
+        with pytest.warns(ConvergenceWarning) as caught:
+            model.fit(X)
+    said = [str(warning.message) for warning in caught]
+    assert said[0].startswith(f"{named}: Training was interrupted after 2 epochs.")
+    assert said[1:] == ["joint: Not trained, since Ctrl-C ended the top layer."] * (
+        named == "layer_1" and joint is not None
+    )
+    assert model.stop_reason_ == "interrupted"
+    assert model[:1].stop_reason_ == "max_iter"
+    assert (model.joint_loss_curve_ is None) == (named == "layer_1")
+    assert model.n_iter_ == 3 + 2 + 3 * (named == "joint")
+    assert np.isfinite(model.score(X))
+
+
+def test_an_interrupted_top_layer_is_trained_again_under_warm_start(X, monkeypatch):
+    model = stack(4, 2, warm_start=True)
+    with monkeypatch.context() as patched:
+        interrupted(patched, 21)
+        with pytest.warns(ConvergenceWarning, match="interrupted"):
+            model.fit(X)
+    low, high = model.layers_
+    assert model.fit(X)[0] is low
+    assert model[1] is not high
+    assert model.stop_reason_ == "max_iter"
+    assert_same(weights(model), weights(stack(4, 2).fit(X)))
+
+
+@pytest.mark.parametrize(("after", "is_kept"), [(2, False), (6, True)])
+def test_an_interrupted_pass_is_kept_if_it_is_the_top_layers(X, after, is_kept, monkeypatch):
+    model = stack(4, 2).partial_fit(X)
+    before = dict(vars(model))
+    interrupted(monkeypatch, after)
+    if is_kept:
+        with pytest.warns(ConvergenceWarning, match="layer_1: Training was interrupted"):
+            model.partial_fit(X)
+        assert model.loss_curves_[1] == before["layers_"][1].loss_curve_
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            model.partial_fit(X)
+        assert vars(model) == before
+
+
+def test_an_interrupted_stack_ends_the_fit_that_holds_it(X, monkeypatch):
+    y = np.arange(60) % 2
+    model = StackedAutoencoderClassifier(layers=(4, 2), estimator=one(), **FAST)
+    interrupted(monkeypatch, 21)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(KeyboardInterrupt, match="nothing is kept"):
+            model.fit(X, y)
+    assert not said
+    assert not hasattr(model, "encoder_")
 
 
 # ---- parameters

@@ -298,3 +298,57 @@ def test_stack_with_its_head_is_an_mlp(digits, kind):
     assert mlp.alpha == pytest.approx(0.01 * 200)
     np.testing.assert_allclose(mlp.predict_proba(X), model.predict_proba(X), atol=1e-9)
     np.testing.assert_array_equal(mlp.predict(X), model.predict(X))
+
+
+REFUSED_EARLY = {
+    "noise": {"solver": "lbfgs", "dropout": 0.3},
+    "a constraint": {"solver": "lbfgs", "max_norm": 2.0},
+    "the head": {"head_layer_sizes": ("a",)},
+    "a class": {"class_weight": {77: 2.0}},
+    "rows held out": {"early_stopping": True, "validation_fraction": 0.9999},
+}
+
+
+@pytest.mark.parametrize("changed", REFUSED_EARLY.values(), ids=REFUSED_EARLY)
+def test_what_does_not_fit_is_refused_before_pretraining(digits, monkeypatch, changed):
+    X, y = digits
+    monkeypatch.setattr(Autoencoder, "_train", lambda *args, **options: pytest.fail("trained"))
+    with pytest.raises(ValueError, match=r"."):
+        quick(**changed).fit(X, y)
+
+
+def test_one_label_a_row_or_columns_of_0_and_1(digits):
+    X, y = digits
+    with pytest.raises(ValueError, match="multiclass-multioutput"):
+        quick().fit(X, np.column_stack([y, y % 3]))
+
+
+def test_regressor_takes_a_number_as_the_mark():
+    X, y = load_diabetes(return_X_y=True)
+    y[:200] = -1
+    assert quick(StackedAutoencoderRegressor, unlabeled=-1).fit(X, y)._n_trained == len(y) - 200
+    with pytest.raises(ValueError, match="cannot occur in y"):
+        quick(StackedAutoencoderRegressor, unlabeled="?").fit(X, y)
+
+
+@pytest.mark.parametrize("unlabeled", [None, -1])
+def test_callbacks_hear_of_every_epoch_and_score_labelled_rows(digits, unlabeled):
+    callback = pytest.importorskip("sklearn.callback")
+    X, y = digits
+    labels = y.copy()
+    if unlabeled is not None:
+        labels[::2] = -1
+    monitor = callback.ScoringMonitor(scoring="accuracy")
+    model = quick(unlabeled=unlabeled, max_iter=4).set_callbacks(monitor)
+    model.fit(X, labels, sample_weight=np.ones(len(y)))
+    epochs = [row for row in monitor.get_logs().data if row["task_name"] == "epoch"]
+    assert len(epochs) == 4
+    known = labels != (99 if unlabeled is None else unlabeled)
+    assert epochs[-1]["accuracy"] == pytest.approx(model.score(X[known], y[known]))
+
+
+def test_progress_reaches_layers_and_epochs(digits):
+    callback = pytest.importorskip("sklearn.callback")
+    pytest.importorskip("rich")
+    X, y = digits
+    quick(max_iter=2).set_callbacks(callback.ProgressBar(max_propagation_depth=None)).fit(X, y)
