@@ -129,19 +129,23 @@ class Trials:
         measured = "; ".join(f"{k} {v.mean():.2f} ± {v.std():.2f} %" for k, v in errors.items())
         means = {name: e.mean() for name, e in errors.items()}
         rivals = ("LogisticRegression", "SVC", "MLPClassifier")
+        ours = means["skae"]
         return [
             "test error, the other images unlabelled", measured, "", "below the next three",
-            verdict(all(means["skae"] < means[name] for name in rivals)),
-            f"the denoising stack, fine-tuned {self.epochs(60)} epochs with dropout 0.5, inputs 0.2"
+            verdict(all(ours < means[name] for name in rivals)),
+            "skae: SVC on the denoising stack's codes, C chosen as the other SVC's; fine-tuned: "
+            f"a softmax on them and {self.epochs(60)} epochs with dropout",
         ]  # fmt: skip
 
     def _one_draw(self, n: int, seed: int, self_training: int, spreading: int) -> dict[str, float]:
         labelled, others = drawn(self.y, n, seed)
         X, y = self.X[labelled], self.y[labelled]
+        stack = self.denoising[0]
+        on_codes = searched(SVC(), stack.transform(X), y, C=SVC_C)
         models = {
-            "skae": few_label_model(self.denoising[0], X, y, self.epochs(60)),
+            "skae": Pipeline([("stack", stack), ("svc", on_codes)]),
             "LogisticRegression": searched(LogisticRegression(max_iter=300), X, y, C=C),
-            "SVC": searched(SVC(), X, y, C=(1.0, 10.0, 100.0)),
+            "SVC": searched(SVC(), X, y, C=SVC_C),
             "MLPClassifier": searched(MLPClassifier(random_state=0), X, y, alpha=(1e-4, 1e-1, 1.0)),
         }
         base = LogisticRegression(C=models["LogisticRegression"].best_params_["C"], tol=1e-3)
@@ -153,6 +157,7 @@ class Trials:
             rows = np.concatenate([labelled, others[:m]])
             given = np.where(np.arange(len(rows)) < n, self.y[rows], -1)
             models[name] = model.fit(self.X[rows], given)
+        models["skae, fine-tuned"] = few_label_model(stack, X, y, self.epochs(60))
         return {name: self.error(model) for name, model in models.items()}
 
     # ---- UFLDL
@@ -279,7 +284,7 @@ class Trials:
         ]  # fmt: skip
 
 
-C = (0.01, 0.1, 1.0, 10.0)
+C, SVC_C = (0.01, 0.1, 1.0, 10.0), (1.0, 10.0, 100.0)
 
 
 def denoising_layers(k: int, epochs: int) -> tuple[DenoisingAutoencoder, ...]:
