@@ -179,7 +179,8 @@ class NetworkPredictor(FittedPredictor, TrainingParameters, CallbackSupportMixin
     max_norm : float, default=None
         Largest norm of the weights into a hidden unit, in the units of X; beyond it they are
         scaled down after every step (Srivastava et al., 2014, section 5.1, where 2 to 4 goes
-        with dropout). None sets no limit.
+        with dropout). Pretrained weights may have larger norms from the start, which the first
+        step would cut: look at theirs. None sets no limit.
 
     unfreeze_epochs : int, default=0
         Epochs that the head is trained alone before anything else, then the head and the topmost
