@@ -232,7 +232,7 @@ class FittedAutoencoder(
         )
 
     def _by_chunks(self, data: Data, function: Callable, width: int | None) -> Tensor:
-        return in_chunks(data.source, function, width, self._widest)
+        return in_chunks(data.source, function, width, lambda: self._widest)
 
     @property
     def _widest(self) -> int:

@@ -17,10 +17,12 @@ _CELLS = 2**21  # of the widest layer, held at once: a few tens of megabytes
 _FEW_ROWS = 64  # that are never worth splitting
 
 
-def in_chunks(source: Source, function: Callable, width: int | None, widest: int) -> Tensor:
+def in_chunks(
+    source: Source, function: Callable, width: int | None, widest: Callable[[], int]
+) -> Tensor:
     """``function(rows, out)`` of all rows, a bounded number at a time.
 
-    `widest` is the largest number of cells that a row comes to on the way. The function may write
+    `widest` gives the largest number of cells that a row comes to on the way. The function may write
     its result to `out`, or return a tensor of its own.
     """
     with torch.no_grad():
@@ -28,7 +30,7 @@ def in_chunks(source: Source, function: Callable, width: int | None, widest: int
             return function(source.take(slice(0, source.n)), None)
         shape = (source.n,) if width is None else (source.n, width)
         out = torch.empty(shape, dtype=source.dtype, device=source.device)
-        for part, x in source.chunks(max(_FEW_ROWS, _CELLS // widest)):
+        for part, x in source.chunks(max(_FEW_ROWS, _CELLS // widest())):
             result = function(x, out[part])
             if result.data_ptr() != out[part].data_ptr() or result.shape != out[part].shape:
                 out[part] = result

@@ -414,7 +414,7 @@ class LatentVariableAutoencoder(BaseAutoencoder):
     def _bounds(self, source: Source) -> Tensor:
         self._check_samples()
         at_once = min(BLOCK, max(_ENOUGH, self.n_importance_samples))
-        return in_chunks(source, self._bound, None, at_once * self._widest)
+        return in_chunks(source, self._bound, None, lambda: at_once * self._widest)
 
     def _check_samples(self) -> None:
         """Validate the present number of samples, which may have been set after training."""

@@ -107,7 +107,7 @@ class FittedPredictor(HoldsModules):
         def outputs(x: Tensor, out: Tensor | None) -> Tensor:
             return infer(self.head_, infer(self.encoder_, x), out)
 
-        raw = in_chunks(data.source, outputs, self._outputs.width, max(data.source.d, widest))
+        raw = in_chunks(data.source, outputs, self._outputs.width, lambda: max(data.source.d, widest))
         return raw.to(data.dtype).cpu().numpy()
 
     def _front(self) -> tuple[np.ndarray, np.ndarray] | None:
