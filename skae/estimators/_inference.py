@@ -22,8 +22,8 @@ def in_chunks(
 ) -> Tensor:
     """``function(rows, out)`` of all rows, a bounded number at a time.
 
-    `widest` gives the largest number of cells that a row comes to on the way. The function may write
-    its result to `out`, or return a tensor of its own.
+    `widest` gives the largest number of cells that a row comes to on the way. The function may
+    write its result to `out`, or return a tensor of its own.
     """
     with torch.no_grad():
         if source.n <= _FEW_ROWS:

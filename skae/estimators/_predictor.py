@@ -102,12 +102,15 @@ class FittedPredictor(HoldsModules):
         check_is_fitted(self)
         data = self._read_input(X, next(self.head_.parameters()).device)
         parts = (self.encoder_, self.head_)
-        widest = max(p.shape[0] for part in parts for p in part.parameters() if p.ndim)
+
+        def widest() -> int:
+            sizes = [p.shape[0] for part in parts for p in part.parameters() if p.ndim]
+            return max(data.source.d, *sizes)
 
         def outputs(x: Tensor, out: Tensor | None) -> Tensor:
             return infer(self.head_, infer(self.encoder_, x), out)
 
-        raw = in_chunks(data.source, outputs, self._outputs.width, lambda: max(data.source.d, widest))
+        raw = in_chunks(data.source, outputs, self._outputs.width, widest)
         return raw.to(data.dtype).cpu().numpy()
 
     def _front(self) -> tuple[np.ndarray, np.ndarray] | None:
