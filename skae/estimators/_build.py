@@ -180,11 +180,11 @@ def resolved_code_activation(estimator: Any) -> str:
     return "identity" if layer_sizes(estimator.hidden_layer_sizes) else estimator.activation
 
 
-def layer_sizes(sizes: Any) -> tuple[int, ...]:
+def layer_sizes(sizes: Any, name: str = "hidden_layer_sizes") -> tuple[int, ...]:
     """Widths of hidden layers, given as one or several."""
     hidden = tuple(sizes) if hasattr(sizes, "__iter__") else (sizes,)
     if not all(isinstance(size, Integral) and int(size) >= 1 for size in hidden):
-        raise ValueError(f"hidden_layer_sizes must be positive integers, got {sizes!r}.")
+        raise ValueError(f"{name} must be positive integers, got {sizes!r}.")
     return tuple(int(size) for size in hidden)
 
 

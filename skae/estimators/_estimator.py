@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from functools import cache
 from typing import TypeVar, dataclass_transform
 
 T = TypeVar("T", bound=type)
@@ -49,6 +50,7 @@ def _own_first(cls: type, own: dict[str, str], above: dict[str, str]) -> dict[st
     return new | {name: own.get(name, entry) for name, entry in above.items()}
 
 
+@cache  # a parent is asked by every child
 def _entries(doc: str, title: str) -> dict[str, str]:
     found = _SECTIONS[title].search(doc)
     if not found:

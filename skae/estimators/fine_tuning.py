@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import _fit_context, clone, is_classifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._metadata_requests import _routing_enabled
 from sklearn.utils._param_validation import HasMethods
@@ -24,6 +23,9 @@ from skae.estimators._progress import pass_on_interruption
 from skae.estimators._supervised import NetworkClassifier, NetworkRegressor
 from skae.estimators._training import seed_all
 from skae.estimators.autoencoder import Autoencoder
+
+if TYPE_CHECKING:  # it would be a twelfth of the package's import time
+    from sklearn.pipeline import Pipeline
 
 
 @estimator
@@ -163,7 +165,7 @@ class _FineTuned(NetworkPredictor):
         tags = super().__sklearn_tags__()
         given = self._default() if self.estimator is None else self.estimator
         tags.input_tags = get_tags(given).input_tags
-        first = given.steps[0][1] if isinstance(given, Pipeline) else None
+        first = given.steps[0][1] if hasattr(given, "steps") else None
         tags.input_tags.allow_nan &= not isinstance(first, BaseAutoencoder)
         return tags
 
@@ -171,7 +173,7 @@ class _FineTuned(NetworkPredictor):
 def _nested_weights(pipeline: Any, sample_weight: Any) -> dict[str, Any]:
     """The weights under the names that a pipeline, and those inside it, take them by."""
     weights: dict[str, Any] = {}
-    for name, step in pipeline.steps if isinstance(pipeline, Pipeline) else ():
+    for name, step in getattr(pipeline, "steps", ()):
         inner = _nested_weights(step, sample_weight)
         weights |= {f"{name}__{key}": value for key, value in inner.items()}
         if step not in (None, "passthrough") and has_fit_parameter(step, "sample_weight"):
@@ -289,6 +291,7 @@ class FineTunedClassifier(_FineTuned, NetworkClassifier, PipelineParameters):
     @staticmethod
     def _default() -> Pipeline:
         from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
 
         return make_pipeline(Autoencoder(), LogisticRegression())
 
@@ -356,6 +359,7 @@ class FineTunedRegressor(_FineTuned, NetworkRegressor, PipelineParameters):
     @staticmethod
     def _default() -> Pipeline:
         from sklearn.linear_model import Ridge
+        from sklearn.pipeline import make_pipeline
 
         return make_pipeline(Autoencoder(), Ridge())
 

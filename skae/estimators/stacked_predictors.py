@@ -35,7 +35,7 @@ class StackParameters:
     ----------
     layers : tuple, default=(100, 10)
         The stack, bottom up, as `StackedAutoencoder` takes it: numbers of code units, None for
-        what `estimator` has, or autoencoders. Their parameters are ``layer_0__noise_level`` and
+        its default width, or autoencoders. Their parameters are ``layer_0__noise_level`` and
         so on. Layers that are not dense (k-sparse, split-brain, a module of one's own, which
         stays in inference mode) are fine-tuned by autograd, in the units of X; `dropout` then
         covers the code and the head, `max_norm` is refused, and a module keeps its weights
@@ -124,7 +124,7 @@ class _OnStack(HasLayers, NetworkPredictor):
         check_consistent_length(data.X, known)
         outputs = self._outputs_for(labels)
         self._check_early(labels)
-        sizes = layer_sizes(self.head_layer_sizes)
+        sizes = layer_sizes(self.head_layer_sizes, "head_layer_sizes")
         seeds = None if self.random_state is None else check_random_state(self.random_state)
         stack = StackedAutoencoder(
             layers=self.layers, estimator=self.estimator,

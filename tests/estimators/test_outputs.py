@@ -20,7 +20,7 @@ LINKS = list(LABEL_LOSSES)
 @pytest.mark.parametrize("classes", [["a", "b"], ["a", "b", "c"]], ids=len)
 def test_targets_are_predicted_back(link, classes):
     if link == "softmax" and len(classes) == 2:
-        return  # two classes have one output
+        pytest.skip("two classes have one output")
     outputs = ClassOutputs(np.array(classes), link)
     y = RNG.choice(classes, 20)
     targets = outputs.targets(y)
