@@ -1,40 +1,39 @@
-"""Autoencoders as scikit-learn estimators, on torch."""
+"""Autoencoders as scikit-learn estimators, on torch.
 
-from skae.estimators.autoencoder import Autoencoder
-from skae.estimators.contractive import ContractiveAutoencoder
-from skae.estimators.denoising import DenoisingAutoencoder
-from skae.estimators.embedding import EmbeddingAutoencoder
-from skae.estimators.fine_tuning import FineTunedClassifier, FineTunedRegressor, fine_tune
-from skae.estimators.generalized import GeneralizedAutoencoder
-from skae.estimators.importance_weighted import ImportanceWeightedAutoencoder
-from skae.estimators.k_sparse import KSparseAutoencoder
-from skae.estimators.outlier import ReconstructionOutlierDetector
-from skae.estimators.sparse import SparseAutoencoder
-from skae.estimators.split_brain import SplitBrainAutoencoder
-from skae.estimators.stacked import StackedAutoencoder
-from skae.estimators.stacked_predictors import (
-    StackedAutoencoderClassifier,
-    StackedAutoencoderRegressor,
-)
-from skae.estimators.variational import VariationalAutoencoder
+The public names are imported when they are first used, so that one estimator does not wait for
+all the others; `__init__.pyi` has them as type checkers read them.
+"""
 
-__all__ = [
-    "Autoencoder",
-    "ContractiveAutoencoder",
-    "DenoisingAutoencoder",
-    "EmbeddingAutoencoder",
-    "FineTunedClassifier",
-    "FineTunedRegressor",
-    "GeneralizedAutoencoder",
-    "ImportanceWeightedAutoencoder",
-    "KSparseAutoencoder",
-    "ReconstructionOutlierDetector",
-    "SparseAutoencoder",
-    "SplitBrainAutoencoder",
-    "StackedAutoencoder",
-    "StackedAutoencoderClassifier",
-    "StackedAutoencoderRegressor",
-    "VariationalAutoencoder",
-    "fine_tune",
-]
+from importlib import import_module as _import_module
+
+_NAMES = {
+    "autoencoder": ("Autoencoder",),
+    "contractive": ("ContractiveAutoencoder",),
+    "denoising": ("DenoisingAutoencoder",),
+    "embedding": ("EmbeddingAutoencoder",),
+    "fine_tuning": ("FineTunedClassifier", "FineTunedRegressor", "fine_tune"),
+    "generalized": ("GeneralizedAutoencoder",),
+    "importance_weighted": ("ImportanceWeightedAutoencoder",),
+    "k_sparse": ("KSparseAutoencoder",),
+    "outlier": ("ReconstructionOutlierDetector",),
+    "sparse": ("SparseAutoencoder",),
+    "split_brain": ("SplitBrainAutoencoder",),
+    "stacked": ("StackedAutoencoder",),
+    "stacked_predictors": ("StackedAutoencoderClassifier", "StackedAutoencoderRegressor"),
+    "variational": ("VariationalAutoencoder",),
+}
+_HOMES = {name: f"skae.estimators.{file}" for file, names in _NAMES.items() for name in names}
+
+__all__ = sorted(_HOMES)
 __version__ = "0.1.0"
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'skae' has no attribute {name!r}")
+    globals()[name] = getattr(_import_module(_HOMES[name]), name)
+    return globals()[name]
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

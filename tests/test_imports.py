@@ -121,16 +121,35 @@ def test_no_module_imports_in_a_circle():
         visit(module)
 
 
-def test_package_holds_public_names_and_nothing_else():
-    tree = ast.parse(FILES["skae"].read_text())
+def test_stub_imports_exactly_the_public_names_from_their_homes():
+    tree = ast.parse(FILES["skae"].with_suffix(".pyi").read_text())
     assert ast.get_docstring(tree)
-    body = tree.body[1:]
-    assert all(isinstance(node, ast.ImportFrom | ast.Assign) for node in body)
-    targets = [t.id for n in body if isinstance(n, ast.Assign) for t in n.targets]
-    assert targets == ["__all__", "__version__"]
-    names = [a.name for n in body if isinstance(n, ast.ImportFrom) for a in n.names]
-    assert not any(name.startswith("_") for name in names)
-    assert sorted(names) == list(skae.__all__)
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: node.module for node in imports for alias in node.names}
+    assert homes == skae._HOMES
+    (names,) = [n.value for n in tree.body if isinstance(n, ast.Assign)]
+    assert ast.literal_eval(names) == skae.__all__ == sorted(homes)
+
+
+def test_names_come_when_asked_for_and_others_are_refused():
+    assert set(skae.__all__) <= set(dir(skae))
+    with pytest.raises(AttributeError, match="module 'skae' has no attribute 'Autoencodr'"):
+        skae.Autoencodr  # noqa: B018
+
+
+ONE_NAME = """
+import sys
+from skae import Autoencoder
+print(*(name for name in sys.modules if name.startswith("skae.estimators.")))
+"""
+
+
+def test_one_estimator_does_not_bring_the_others():
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_NAME], capture_output=True, text=True, check=True
+    )
+    public = {name for name in done.stdout.split() if not name.split(".")[-1].startswith("_")}
+    assert public == {"skae.estimators.autoencoder"}
 
 
 @pytest.mark.parametrize("module", FILES)
@@ -149,7 +168,7 @@ import contextlib, sys, torch, sklearn.base, sklearn.utils.validation, sklearn.u
 with contextlib.suppress(ImportError):
     import sklearn.callback  # since 1.9
 before = set(sys.modules)
-import skae
+from skae import *
 print(*sorted(set(sys.modules) - before))
 """
 
@@ -169,7 +188,7 @@ import contextlib, sys, torch, torch.func, scipy.optimize, sklearn.base
 with contextlib.suppress(ImportError):
     import sklearn.callback  # since 1.9; itself imports rich where it is installed
 before = set(sys.modules)
-import skae
+from skae import *
 print(*(name.partition(".")[0] for name in set(sys.modules) - before))
 """
 
