@@ -37,10 +37,11 @@ HEADER = ("model", "test NLL", "paper", "active units", "paper ", "negative boun
           "validation NLL", "training NLL", "passes", "training CPU s")  # fmt: skip
 NOTES = """\
 {schedule} Nothing was chosen on the test images; the passes were set by the budget, an hour of one
-core a model, rate and batch by 30 passes on validation images. "training" and "validation" NLL: the first 1,000 images of each, 500 samples, which is looser by about a tenth of a
-nat. One seed a row; the standard error of a mean over the test images is about 0.25, that of a
-difference between rows far smaller, since the images are the same. The paper's column has 3,280
-passes; a stochastic layer of 50 units, its table 3."""
+core a model, rate and batch by 30 passes on validation images. "training" and "validation" NLL:
+the first 1,000 images of each, 500 samples, which is looser by about a tenth of a nat. One seed a
+row; the standard error of a mean over the test images is about 0.25, that of a difference between
+rows far smaller, since the images are the same. "paper": 3,280 passes, one stochastic layer of 50
+units, its table 3."""
 SHORT = "Adam at 1e-3 falling linearly to 0, where the paper has 3,280 passes in eight stages."
 FULL = "The paper's schedule: 3^i passes at 0.001 10^(-i / 7), i = 0 to 7."
 
