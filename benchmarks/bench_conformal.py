@@ -19,11 +19,13 @@ from sklearn.preprocessing import StandardScaler
 
 from skae import Autoencoder, ReconstructionOutlierDetector
 
-LEVEL, N_TRAIN, N_NEW, DRAWS = 0.1, 199, 500, 200
+LEVEL, N_TRAIN, N_NEW = 0.1, 199, 500
+DRAWS = {"PCA": 200, "Autoencoder": 40}
 MIXING = np.random.default_rng(0).normal(size=(3, 10))
 SETS = ("6_cardio", "14_glass", "38_thyroid", "39_vertebral", "40_vowels", "43_WDBC", "47_yeast",
         "4_breastw", "29_Pima", "44_Wilt")  # fmt: skip
-MAX_ROWS, SPLITS = 1000, 5
+MAX_ROWS = 1000
+SPLITS = {"PCA": 5, "Autoencoder": 2}
 MODELS: dict[str, Callable[[int], Any]] = {
     "PCA": lambda d: PCA(min(3, d)),
     # Wide enough to learn its training rows by heart, as defaults often are.
@@ -143,41 +145,49 @@ def summary(percents: Sequence[float]) -> list[str]:
 def main() -> None:
     options = parser(__doc__ or "").parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
-    draws, splits = (5, 1) if options.quick else (DRAWS, SPLITS)
+    draws, splits = DRAWS, SPLITS
+    if options.quick:
+        draws, splits = dict.fromkeys(MODELS, 5), dict.fromkeys(MODELS, 1)
     header = ["rows, model, threshold", "flagged, %", "5th .. 95th", "found, %"]
     results = Table("conformal", header, options)
     for model, threshold in itertools.product(MODELS, [*THRESHOLDS, PLUS]):
         results.add(
             f"drawn, {model}, {threshold}",
             lambda model=model, threshold=threshold: false_alarms(
-                [drawn(seed) for seed in range(draws)], model, threshold
+                [drawn(seed) for seed in range(draws[model])], model, threshold
             ),
         )
     for model, threshold in itertools.product(MODELS, [*THRESHOLDS, PLUS]):
         results.add(
             f"real, {model}, {threshold}",
             lambda model=model, threshold=threshold: false_alarms(
-                [real(name, seed) for name in SETS for seed in range(splits)], model, threshold
+                [real(name, seed) for name in SETS for seed in range(splits[model])],
+                model,
+                threshold,
             ),
         )
     for n, level in itertools.product((400, 2000), (0.01, 0.001)):
         results.add(
             f"drawn, PCA, extreme_value, {n} rows, level {100 * level:g} %",
-            lambda n=n, level=level: tail(draws, n, level),
+            lambda n=n, level=level: tail(draws["PCA"], n, level),
         )
     for share, threshold in itertools.product((0.02, 0.1, 0.3), ("held_out", "extreme_value")):
         results.add(
             f"false discoveries, {threshold}, {100 * share:g} % outliers",
-            lambda share=share, threshold=threshold: false_discoveries(draws, share, threshold),
+            lambda share=share, threshold=threshold: false_discoveries(
+                draws["PCA"], share, threshold
+            ),
         )
+    counts = [" and ".join(f"{n} ({model})" for model, n in all_.items())
+              for all_ in (draws, splits)]  # fmt: skip
     results.notes = (
         f"Share of new normal rows flagged at a level of {100 * LEVEL:g} % (the tail's own level "
         f"in its rows), mean over draws and its standard error; the 5th and 95th percentile over "
-        f"draws; outliers flagged. Drawn: {draws} times {N_TRAIN} training rows of ten features "
+        f"draws; outliers flagged. Drawn: {counts[0]} times {N_TRAIN} training rows of ten features "
         f"from three factors and noise, {N_NEW} new ones, as many outliers with twice the noise "
         f"more; held out, 20 % are 40 ranks (9.76 % expected), 50 % are 100 (9.90 %). Real: "
         f"{', '.join(SETS)} of ADBench, a random half of at most {2 * MAX_ROWS} normal rows "
-        f"against the other half and all outliers, standardised by the training half, {splits} "
+        f"against the other half and all outliers, standardised by the training half, {counts[1]} "
         f"splits. Autoencoder: 64-3-64 hidden units, 60 epochs of batches of 32. False "
         f"discoveries: the mean share of normal rows among those that predict_fdr flags at a "
         f"level of {100 * LEVEL:g} %, in batches of {N_NEW}, with 399 calibration rows; the level "
