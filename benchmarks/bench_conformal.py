@@ -183,8 +183,8 @@ def main() -> None:
     results.notes = (
         f"Share of new normal rows flagged at a level of {100 * LEVEL:g} % (the tail's own level "
         f"in its rows), mean over draws and its standard error; the 5th and 95th percentile over "
-        f"draws; outliers flagged. Drawn: {counts[0]} times {N_TRAIN} training rows of ten features "
-        f"from three factors and noise, {N_NEW} new ones, as many outliers with twice the noise "
+        f"draws; outliers flagged. Drawn: {counts[0]} times {N_TRAIN} training rows of ten "
+        f"features from three factors and noise, {N_NEW} new ones, as many outliers with twice the noise "
         f"more; held out, 20 % are 40 ranks (9.76 % expected), 50 % are 100 (9.90 %). Real: "
         f"{', '.join(SETS)} of ADBench, a random half of at most {2 * MAX_ROWS} normal rows "
         f"against the other half and all outliers, standardised by the training half, {counts[1]} "
