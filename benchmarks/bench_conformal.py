@@ -188,9 +188,10 @@ def main() -> None:
         f"twice the noise more; held out, 20 % are 40 ranks (9.76 % expected), 50 % are 100 "
         f"(9.90 %). Real: {', '.join(SETS)} of ADBench, a random half of at most "
         f"{2 * MAX_ROWS} normal rows against the other half and all outliers, "
-        f"standardised by the training half, {counts[1]} splits. Autoencoder: 64-3-64 hidden units, 60 epochs of batches of 32. False "
-        f"discoveries: the mean share of normal rows among those that predict_fdr flags at a "
-        f"level of {100 * LEVEL:g} %, in batches of {N_NEW}, with 399 calibration rows; the level "
+        f"standardised by the training half, {counts[1]} splits. Autoencoder: "
+        f"64-3-64 hidden units, 60 epochs of batches of 32. False discoveries: the mean share of "
+        f"normal rows among those that predict_fdr flags at a level of {100 * LEVEL:g} %, in "
+        f"batches of {N_NEW}, with 399 calibration rows; the level "
         f"times the share of normal rows is what to expect. CV+ keeps the models of the folds and "
         f"scores every row by all."
     )
