@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from sklearn.utils._param_validation import StrOptions
 
 from skae.bounds import Evidence, GaussianCode, ImportanceWeighted
 from skae.estimators._estimator import estimator
-from skae.estimators._latent_variable import BLOCK, LatentVariableAutoencoder, fixed_draws
-from skae.latents import means
-from skae.modules import infer
+from skae.estimators._latent_variable import LatentVariableAutoencoder
+from skae.monte_carlo import BLOCK
 
 
 @estimator
@@ -112,14 +110,7 @@ class ImportanceWeightedAutoencoder(LatentVariableAutoencoder):
         if not self._weighs_codes:
             return super()._encode(x, out)
         self._check_samples()
-        h = infer(self.encoder_, x)
-        z, total = torch.zeros_like(means(h)), torch.full_like(h[..., :1], -torch.inf)
-        for drawn in self._weighed(x, h, fixed_draws(self.n_importance_samples, h)):
-            both = torch.logaddexp(total, torch.logsumexp(drawn.log_w, -1, keepdim=True))
-            share = torch.exp(drawn.log_w - both).unsqueeze(-1)
-            z = z * torch.exp(total - both) + (share * drawn.z).sum(-2)
-            total = both
-        return z
+        return self._model.mean_code(x, self.n_importance_samples)
 
     def _coding(self) -> Any:
         if self._weighs_codes:
