@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.quasirandom import SobolEngine
 
-from skae.latents import kl, log_prior_ratio, means, split
+from skae.latents import kl, log_prior_ratio, means, moved, split
 from skae.modules import infer
 from skae.objective import Objective
 
@@ -51,7 +51,11 @@ class GaussianModel:
 
     def sample(self, n: int, k: int, rng: Any) -> Tensor:
         """Rows from p(z) p(x | z), of shape (n, d), with k code units."""
-        return self.objective.loss.draw(infer(self.decoder, rng.normal((n, k))), rng)  # type: ignore[attr-defined]
+        return self.objective.loss.draw(infer(self.decoder, self.codes(n, k, rng)), rng)  # type: ignore[attr-defined]
+
+    def codes(self, n: int, k: int, rng: Any) -> Tensor:
+        """Codes from p(z), of shape (n, k)."""
+        return rng.normal((n, k))
 
     def weighed(self, x: Tensor, h: Tensor, n: int) -> Iterator[Weighed]:
         """n codes of every row, a bounded number at a time."""
@@ -64,15 +68,14 @@ class GaussianModel:
 
     def at(self, x: Tensor, h: Tensor, epsilon: Tensor) -> Weighed:
         """The codes z = mu + sigma epsilon of every row."""
-        mean, log_var = (part.unsqueeze(-2) for part in split(h))
-        z = torch.addcmul(mean, torch.exp(0.5 * log_var), epsilon)
+        h = h.unsqueeze(-2)
+        z = moved(h, epsilon)
         log_p = self.log_likelihood(x, z)
-        return Weighed(z, log_p, log_p + log_prior_ratio(z, mean, log_var).sum(-1))
+        return Weighed(z, log_p, log_p + log_prior_ratio(z, *split(h)).sum(-1))
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | z) of several codes of every row, of shape (n, S)."""
-        raw = infer(self.decoder, z.flatten(0, 1)).unflatten(0, z.shape[:2])
-        return -self.objective.data_loss(x.unsqueeze(-2), raw)
+        return -self.objective.data_loss(x.unsqueeze(-2), each(self.decoder, z))
 
     def evidence(self, x: Tensor, h: Tensor) -> Tensor:
         """E_q log p(x | z) - KL(q(z | x) || p(z)), the divergence in closed form."""
@@ -109,6 +112,11 @@ class GaussianModel:
             z = z * torch.exp(total - both) + (share * drawn.z).sum(-2)
             total = both
         return z
+
+
+def each(module: nn.Module, z: Tensor) -> Tensor:
+    """The module's output for several codes of every row, of shape (n, S, width)."""
+    return infer(module, z.flatten(0, 1)).unflatten(0, z.shape[:2])
 
 
 def fixed_draws(n: int, k: int) -> Tensor:

@@ -17,7 +17,7 @@ FILES = {
 DEFINITIONS = {f"skae.{name}" for name in (
     "_warnings", "activations", "bounds", "corruption", "cross_prediction", "latents",
     "likelihoods", "losses", "modules", "monte_carlo", "networks", "objective", "pairs",
-    "penalties")}  # fmt: skip
+    "penalties", "two_layers")}  # fmt: skip
 # Below the estimators there is only torch, but where data enter and SciPy optimises.
 NUMERIC = {
     "skae._engine.batches": {"numpy", "scipy"},
