@@ -80,7 +80,7 @@ class FittedDensity(FittedAutoencoder):
         return data.give_back(mean), data.give_back(torch.exp(0.5 * log_var))
 
     def sample(self, n_samples=1, random_state=None):
-        """Draw data from the model: z from N(0, I), then x from p(x | z).
+        """Draw data from the model: z from p(z), then x from p(x | z).
 
         For the means of p(x | z) alone, without its noise, decode codes of one's own with
         `inverse_transform`.
@@ -124,7 +124,8 @@ class FittedDensity(FittedAutoencoder):
 
             log (1 / S) sum_s p(x | z_s) p(z_s) / q(z_s | x),
 
-        which tends to log p(x) from below as S grows. The draws z_s = mu + sigma epsilon_s are
+        which tends to log p(x) from below as S grows. (With two stochastic layers z is both codes,
+        and the lower bound of one sample is the mean of log w over draws.) The draws z_s = mu + sigma epsilon_s are
         the same epsilon for all rows and at every call, so that a row's score depends on nothing
         but the row. For few samples it is the mean over 64 draws or more, in sets of S.
         `n_importance_samples` may be set anew without fitting again.

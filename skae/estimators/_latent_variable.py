@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -30,6 +30,8 @@ _ROUNDING = 1e-6
 _SUM_ROUNDING = 1e-3  # of the mean of a row's shares, in float32
 _SPREADS: dict[str, Any] = {"gaussian": Gaussian, "laplace": Laplace}
 _OTHERS: dict[str, Likelihood] = {"bernoulli": Bernoulli(), "poisson": Poisson()}
+
+Means = Callable[[Tensor], Tensor]
 
 
 @estimator
@@ -87,7 +89,7 @@ class LatentVariableAutoencoder(FittedDensity, BaseAutoencoder):
         Variance over the training rows of each unit's posterior mean.
 
     active_units_ : ndarray of shape (n_components_,) of bool
-        Where `activity_` exceeds 0.01 [2]_: the units that tell rows apart.
+        Where `activity_` exceeds 0.01 (Burda et al., section 5.2): the units that tell rows apart.
 
     noise_variance_ : float or ndarray of shape (n_features_in_,)
         Variance of a feature given the code under "gaussian" and "laplace", given or learned; NaN
@@ -236,14 +238,25 @@ class LatentVariableAutoencoder(FittedDensity, BaseAutoencoder):
         self, network: Network, objective: Objective, source: Source, rows: Rows, **options: Any
     ) -> Result:
         result = super()._train(network, objective, source, rows, **options)
-        activity = _activity(network, result.parameters, source, rows.weight)
-        return result._replace(learned={**result.learned, "activity": activity})
+        found = {
+            name: row_variance(network, mean_of, source, rows.weight)
+            for name, mean_of in self._means(network, result.parameters).items()
+        }
+        return result._replace(learned={**result.learned, **found})
+
+    def _means(self, network: Network, p: Mapping[str, Tensor]) -> dict[str, Means]:
+        """From x to posterior means, by the name of what their variance over rows is called."""
+        return {"activity": lambda x: means(network.encoder.forward(p, x))}
 
     def _check_end(self, result: Result, epochs: int, partial: bool) -> None:
         super()._check_end(result, epochs, partial)
-        activity = result.learned["activity"]
+        if not partial:
+            self._warn_of_collapse(result.learned)
+
+    def _warn_of_collapse(self, learned: Mapping[str, Tensor]) -> None:
+        activity = learned["activity"]
         active, units = int((activity > ACTIVE).sum()), len(activity)
-        if active < _COLLAPSED * units and not partial:
+        if active < _COLLAPSED * units:
             warn_caller(
                 f"Posterior collapse: only {active} of {units} code units are active (variance of "
                 f"their posterior means above {ACTIVE}); the others ignore X. Train for longer, "
@@ -261,17 +274,15 @@ class LatentVariableAutoencoder(FittedDensity, BaseAutoencoder):
         return tags
 
 
-def _activity(
-    network: Network, parameters: Mapping[str, Tensor], source: Source, weight: Tensor | None
-) -> Tensor:
-    """Variance of the posterior means over the rows, of shape (k,), in float64."""
+def row_variance(network: Network, mean_of: Means, source: Source, weight: Tensor | None) -> Tensor:
+    """Variance over the rows of what `mean_of` gives, of shape (k,), in float64."""
     total: Any = 0.0
     first: Any = 0.0
     second: Any = 0.0
     network.train(False)
     with torch.no_grad():
         for part, x in source.chunks():
-            mean = means(network.encoder.forward(parameters, x)).double()
+            mean = mean_of(x).double()
             w = mean.new_ones(len(mean), 1) if weight is None else weight[part, None].double()
             total, first = total + w.sum(), first + (w * mean).sum(0)
             second = second + (w * mean.square()).sum(0)
