@@ -124,10 +124,10 @@ class FittedDensity(FittedAutoencoder):
 
             log (1 / S) sum_s p(x | z_s) p(z_s) / q(z_s | x),
 
-        which tends to log p(x) from below as S grows. (With two stochastic layers z is both codes,
-        and the lower bound of one sample is the mean of log w over draws.) The draws z_s = mu + sigma epsilon_s are
+        which tends to log p(x) from below as S grows. The draws z_s = mu + sigma epsilon_s are
         the same epsilon for all rows and at every call, so that a row's score depends on nothing
-        but the row. For few samples it is the mean over 64 draws or more, in sets of S.
+        but the row. For few samples it is the mean over 64 draws or more, in sets of S. (With two
+        stochastic layers z is both codes, and the evidence lower bound is drawn throughout.)
         `n_importance_samples` may be set anew without fitting again.
 
         Parameters
