@@ -222,10 +222,11 @@ class Evidence(GaussianCode):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportanceWeighted(GaussianCode):
+class SampledBound(GaussianCode):
     """The negative importance-weighted bound, -log (1 / S) sum_s p(x, z_s) / q(z_s | x).
 
-    `latent` gives S rows for each one of h, next to each other.
+    `latent` gives S rows for each one of h, next to each other. What the model has beside the
+    likelihood is `_log_ratio`.
 
     Parameters
     ----------
@@ -255,6 +256,51 @@ class ImportanceWeighted(GaussianCode):
         log_w = self._log_weights(out, out.h.detach() if self._is_doubly else out.h)
         return math.log(self.n_importance_samples) - torch.logsumexp(log_w, -1)
 
+    def path_weight(self, out):
+        if not self._is_doubly:
+            return None
+        return self._importance(out).flatten(-2).unsqueeze(-1)
+
+    @property
+    def _is_doubly(self) -> bool:
+        return self.gradient == "doubly_reparameterized"
+
+    def _importance(self, out: Forward) -> Tensor:
+        """The normalised weights of the samples, of shape (..., n, S)."""
+        return torch.softmax(self._log_weights(out, out.h), -1)
+
+    def _log_weights(self, out: Forward, h: Tensor) -> Tensor:
+        """log p(x, z) / q(z | x) of every sample, of shape (..., n, S)."""
+        elements = self._elements(out)
+        cells, normaliser = self.cell_weight(out), self._normaliser(out)
+        if cells is not None:
+            elements = elements * cells.unsqueeze(-2)
+        value = elements.sum(-1) * self.loss.share(out.x.shape[-1])
+        value = value if normaliser is None else value + normaliser.unsqueeze(-1)
+        return self._log_ratio(out, h) - value
+
+    def _elements(self, out: Forward) -> Tensor:
+        """The likelihood's elements for every sample, of shape (..., n, S, d)."""
+        return self.loss.elements(out.x.unsqueeze(-2), self._of_rows(out.raw))
+
+    def _log_ratio(self, out: Forward, h: Tensor) -> Tensor:
+        """log p(z) / q(z | x) of every sample, of shape (..., n, S)."""
+        raise NotImplementedError
+
+    def _energies(self, out):
+        rows, share = self._row_share(out), self._importance(out)
+        share = share / share.shape[-2] if rows is None else share * rows.unsqueeze(-1)
+        return self._elements(out).flatten(-3, -2), share.flatten(-2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceWeighted(SampledBound):
+    """The bound of one layer of codes, p(z) = N(0, I)."""
+
+    def _log_ratio(self, out, h):
+        mean, log_var = (part.unsqueeze(-2) for part in split(h))
+        return log_prior_ratio(self._of_rows(out.z), mean, log_var).sum(-1)
+
     def value_and_gradient(self, out, net, share):
         log_w = self._log_weights(out, out.h)
         total = torch.logsumexp(log_w, -1, keepdim=True)
@@ -272,33 +318,3 @@ class ImportanceWeighted(GaussianCode):
             d_log_var = 0.5 * (pull * (z - mean) - 1)
             d["h"] = joined(counts * pull, counts * d_log_var).sum(-2)
         return value, d, {}
-
-    def path_weight(self, out):
-        if not self._is_doubly:
-            return None
-        return self._importance(out).flatten(-2).unsqueeze(-1)
-
-    @property
-    def _is_doubly(self) -> bool:
-        return self.gradient == "doubly_reparameterized"
-
-    def _importance(self, out: Forward) -> Tensor:
-        """The normalised weights of the samples, of shape (..., n, S)."""
-        return torch.softmax(self._log_weights(out, out.h), -1)
-
-    def _log_weights(self, out: Forward, h: Tensor) -> Tensor:
-        """log p(x, z) / q(z | x) of every sample, of shape (..., n, S)."""
-        elements = self.loss.elements(out.x.unsqueeze(-2), self._of_rows(out.raw))
-        cells, normaliser = self.cell_weight(out), self._normaliser(out)
-        if cells is not None:
-            elements = elements * cells.unsqueeze(-2)
-        value = elements.sum(-1) * self.loss.share(out.x.shape[-1])
-        value = value if normaliser is None else value + normaliser.unsqueeze(-1)
-        mean, log_var = (part.unsqueeze(-2) for part in split(h))
-        return log_prior_ratio(self._of_rows(out.z), mean, log_var).sum(-1) - value
-
-    def _energies(self, out):
-        energy = self.loss.elements(out.x.unsqueeze(-2), self._of_rows(out.raw))
-        rows, share = self._row_share(out), self._importance(out)
-        share = share / share.shape[-2] if rows is None else share * rows.unsqueeze(-1)
-        return energy.flatten(-3, -2), share.flatten(-2)

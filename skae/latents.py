@@ -83,8 +83,13 @@ def joined(mean: Tensor, log_var: Tensor) -> Tensor:
 
 def sample(h: Tensor, rng: Any) -> Tensor:
     """z = mu + sigma epsilon, of shape (..., n, k), epsilon standard normal."""
+    return moved(h, rng.normal(means(h)))
+
+
+def moved(h: Tensor, epsilon: Tensor) -> Tensor:
+    """mu + sigma epsilon."""
     mean, log_var = split(h)
-    return torch.addcmul(mean, torch.exp(0.5 * log_var), rng.normal(mean))
+    return torch.addcmul(mean, torch.exp(0.5 * log_var), epsilon)
 
 
 def sample_gradient(d_z: Tensor, h: Tensor, z: Tensor) -> Tensor:
@@ -113,3 +118,9 @@ def log_prior_ratio(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     """log p(z) - log q(z | x) of every unit, in nats; the constants cancel."""
     epsilon = (z - mean) * torch.exp(-0.5 * log_var)
     return 0.5 * (epsilon.square() + log_var - z.square())
+
+
+def log_density(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+    """log N(z; mu, sigma^2) of every unit, in nats, without the constant -log(2 pi) / 2."""
+    epsilon = (z - mean) * torch.exp(-0.5 * log_var)
+    return -0.5 * (epsilon.square() + log_var)

@@ -96,7 +96,7 @@ class Forward(NamedTuple):
     x_in: Tensor  # (..., n, d)  what the encoder saw
     h: Tensor  # (..., n, code_width(k))  encoder output
     z: Tensor  # (..., n, k)  code
-    raw: Tensor  # (..., n, output_width(d))  decoder output, before the inverse link
+    raw: Tensor  # (..., n, raw_width(d, k))  decoder output, before the inverse link
     rows: Rows = NO_ROWS
     changed: Tensor | None = None  # (..., n, d)  where corruption changed x, if it says
     progress: float = 0.0  # fraction of the schedule's horizon that has passed, in [0, 1]
@@ -245,6 +245,10 @@ class Objective:
     def output_width(self, d: int) -> int:
         """Number of decoder outputs for d features."""
         return self.loss.width(d)
+
+    def raw_width(self, d: int, k: int) -> int:
+        """Width of what the network gives above k code units: the decoder's outputs, or more."""
+        return self.output_width(d)
 
     def parameters(self, d: int, k: int) -> dict[str, Tensor]:
         """Starting values of parameters of the objective's own, trained with the network's."""
