@@ -10,15 +10,14 @@ the test set has are drawn, sent back through the transformers and compared with
 - Kolmogorov-Smirnov distance of every number;
 - a classifier of the income that is trained on drawn rows, tested on real ones.
 
-Settings are compared on a fifth of the training rows, which their models have not seen; the last
-row is the best of them, fitted to all training rows and held against the test rows.
+Settings are compared on a fifth of the training rows, which their models have not seen. The last
+row is the one that was chosen by them, fitted to all training rows and held against the test rows.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import _reproduce
 import numpy as np
@@ -45,7 +44,10 @@ CATEGORIES = ["workclass", "education", "marital-status", "occupation", "relatio
 COLUMNS = ["age", "workclass", "fnlwgt", "education", "education-num", "marital-status",
            "occupation", "relationship", "race", "sex", "capital-gain", "capital-loss",
            "hours-per-week", "native-country", "income"]  # fmt: skip
-TARGET = 0.05
+NOTES = """Total variation of the categories (at most 0.05 is asked), Kolmogorov-Smirnov distance of
+the numbers, and the area under the ROC curve of boosted trees that were trained on the rows named
+and tell the income of real ones. Real rows are the training rows: what sampling alone makes of two
+halves of one table. Models draw as many rows as they are compared with."""
 
 
 def read(name: str) -> pd.DataFrame:
@@ -128,7 +130,6 @@ class Setting:
     hidden: tuple[int, ...] = (128,)
     beta: float = 1.0
     epochs: int = 60
-    warm_up: float = 0.0
     variance: str | float = 0.2
 
 
@@ -136,9 +137,11 @@ SETTINGS = {
     "variance 0.2": Setting(),
     "variance 0.5": Setting(variance=0.5),
     "variance 0.05": Setting(variance=0.05),
+    "variances learned": Setting(variance="per_feature"),
     "code 16": Setting(code=16),
     "beta 2": Setting(beta=2.0),
 }
+CHOSEN = "variance 0.2"  # by the validation rows
 
 
 def fitted(s: Setting, columns: ColumnTransformer, train: pd.DataFrame) -> VariationalAutoencoder:
@@ -150,7 +153,6 @@ def fitted(s: Setting, columns: ColumnTransformer, train: pd.DataFrame) -> Varia
         variance=s.variance,
         categorical_groups=groups(columns),
         beta=s.beta,
-        warm_up=s.warm_up,
         batch_size=500,
         max_iter=s.epochs,
         learning_rate="cosine",
@@ -161,9 +163,37 @@ def fitted(s: Setting, columns: ColumnTransformer, train: pd.DataFrame) -> Varia
     return model.fit(columns.transform(train).astype(np.float32))
 
 
-def compared(s: Setting, train: pd.DataFrame, real: pd.DataFrame) -> tuple[Any, pd.DataFrame]:
-    """The model of the training rows, and as many rows drawn from it as there are real ones."""
+def row(drawn: pd.DataFrame, real: pd.DataFrame) -> list[float]:
+    """The cells of the table."""
+    found = distances(drawn, real)
+    return [max(found[name] for name in CATEGORIES), *found.values(), auc(drawn, real)]
+
+
+def drawn_row(s: Setting, train: pd.DataFrame, real: pd.DataFrame) -> list[float]:
+    """The same of as many rows as there are real ones, drawn from the model of training rows."""
     columns = transformer(train)
-    model = fitted(s, columns, train)
-    X = model.sample(len(real), random_state=0)
-    return model, inverted(columns, X, train)
+    X = fitted(s, columns, train).sample(len(real), random_state=0)
+    return row(inverted(columns, X, train), real)
+
+
+def main() -> None:
+    options = _reproduce.parser(__doc__ or "").parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    train, test = read("adult-train.csv"), read("adult-test.csv")
+    settings = SETTINGS
+    if options.quick:
+        train, test = train[:4000], test[:2000]
+        settings = {name: replace(s, epochs=10) for name, s in SETTINGS.items()}
+    seen, held_out = train_test_split(train, test_size=0.2, random_state=0)
+    table = _reproduce.Table(
+        "adult", ["rows", "worst TV", *CATEGORIES, *NUMBERS, "AUC"], options, notes=NOTES
+    )
+    table.add("validation: real rows", lambda: row(seen, held_out))
+    for name, s in settings.items():
+        table.add(f"validation: {name}", lambda s=s: drawn_row(s, seen, held_out))
+    table.add("test: real rows", lambda: row(train, test))
+    table.add(f"test: {CHOSEN}", lambda: drawn_row(settings[CHOSEN], train, test))
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from skae import Autoencoder, ImportanceWeightedAutoencoder, VariationalAutoencoder
 
 _DRAWS = 16  # of every row, in the bound that is compared
-_LEARNED = "gaussian, learned"
+LEARNED = "gaussian, learned"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Fitted(NamedTuple):
     """The seconds of training, and the negative bound on the training data in nats."""
 
     seconds: float
-    loss: float
+    bound: float
 
 
 Competitor = Callable[[Task, int], Fitted]
@@ -66,7 +66,7 @@ class Vae(nn.Module):
         super().__init__()
         self.encoder, self.decoder, self.samples = encoder, decoder, task.samples
         self.is_bernoulli = task.likelihood == "bernoulli"
-        self.log_variance = nn.Parameter(torch.zeros(()), task.likelihood == _LEARNED)
+        self.log_variance = nn.Parameter(torch.zeros(()), task.likelihood == LEARNED)
 
     def forward(self, x: Tensor) -> Tensor:
         """The negative bound, mean over rows."""

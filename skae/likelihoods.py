@@ -326,7 +326,8 @@ class Mixed(_Coupled):
     def _joined(self, d: int, of: Callable[[Part], Tensor]) -> Tensor:
         """What `of` gives for the columns of each part, in the order of x."""
         pieces = [of(part) for part in self.parts(d)]
-        return torch.cat(pieces, -1)[..., _layout(self.groups, d)[2]]
+        order = _layout(self.groups, d)[2]
+        return torch.cat(pieces, -1).index_select(-1, order.to(pieces[0].device))
 
     def elements(self, x, raw):
         d = raw.shape[-1]

@@ -171,7 +171,8 @@ def test_the_scale_has_a_floor():
 
 def test_rows_without_weight_leave_the_scale_alone():
     objective = Evidence(loss=Gaussian(None))
-    out = forward(objective, normal(7, D), normal(7, 2 * K), rows=Rows(weight=torch.zeros(7, dtype=DOUBLE)))
+    rows = Rows(weight=torch.zeros(7, dtype=DOUBLE))
+    out = forward(objective, normal(7, D), normal(7, 2 * K), rows=rows)
     state = objective.init_state(D, K)
     assert torch.equal(objective.update(state, out)["scale"], state["scale"])
 
