@@ -105,6 +105,15 @@ class Forward(NamedTuple):
     rng: Any = None  # draws for `penalty`
     encoder: Callable[[Tensor], Tensor] | None = None  # x -> h without dropout, if `needs_graph`
     share: float = 1.0  # of an epoch's rows that this batch is
+    kept: dict[str, Tensor] | None = None  # see `once`; None where autograd looks on
+
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` gives, which hooks of one pass share under this name; not to be changed."""
+        if self.kept is None:
+            return make()
+        if name not in self.kept:
+            self.kept[name] = make()
+        return self.kept[name]
 
 
 @dataclass(frozen=True, kw_only=True)
