@@ -16,18 +16,26 @@ _GAP = 0.12  # between images, as a fraction of one
 _IMAGE = 0.75  # inches that an image gets
 
 
-def axes_for(display: Any, ax: Any, figsize: tuple[float, float] | None = None) -> Any:
-    """The axes to draw on: those given, or the only ones of a new figure of this size.
+class Display:
+    """The axes and the figure of a display."""
 
-    Sets the display's `ax_` and `figure_`.
-    """
-    check_matplotlib_support(f"{type(display).__name__}.plot")
-    import matplotlib.pyplot as plt
+    ax_: Any
+    figure_: Any
 
-    if ax is None:
-        _, ax = plt.subplots(figsize=figsize, layout="constrained")
-    display.ax_, display.figure_ = ax, ax.figure
-    return ax
+    def _axes(self, ax: Any, figsize: tuple[float, float]) -> Any:
+        """Where to draw: the axes given, or the only ones of a new figure of this size."""
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots(figsize=figsize, layout="constrained")
+        self.ax_, self.figure_ = ax, ax.figure
+        return ax
+
+    def _colour_bar(self, artist: Any, ax: Any, label: str, **options: Any) -> Any:
+        bar = self.figure_.colorbar(artist, ax=ax, label=label, **options)
+        bar.outline.set_visible(False)
+        return bar
 
 
 def divided(

@@ -8,19 +8,19 @@ import numpy as np
 
 from skae.inspection._drawing import (
     SIGNED,
+    Display,
     as_images,
-    axes_for,
     draw_sheet,
     middles,
     sheet_size,
     symmetric,
     with_names,
 )
-from skae.inspection._fitted import checked_names, holder
+from skae.inspection._fitted import checked_names, holder, names_seen
 from skae.inspection._maximal import maximally_activating_inputs
 
 
-class FeatureDisplay:
+class FeatureDisplay(Display):
     """What every code unit responds to: the input of bounded norm that activates it the most.
 
     Make it with `from_estimator` or `from_predictions`; `plot` draws it again. White is zero, red
@@ -75,8 +75,8 @@ class FeatureDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, *, units=None, norm=1.0, center=None, random_state=None, image_shape=None,
-        feature_names=None, ax=None, im_kw=None,
+        cls, estimator, *, units=None, norm=1.0, center=None, random_state=None,
+        feature_names=None, ax=None, **plot_kw,
     ):  # fmt: skip
         """Find what activates the units of a fitted autoencoder the most, and draw it.
 
@@ -99,17 +99,14 @@ class FeatureDisplay:
         random_state : int, RandomState instance, default=None
             Draws the starts of the search; encoders of one layer need none.
 
-        image_shape : tuple of int, default=None
-            Height and width of an image. None draws a heat map of units by features.
-
         feature_names : list of str, default=None
-            For the heat map; None is the names seen in `fit`, or x0, x1 and so on.
+            For the heat map; None is the names that the autoencoder sees, or x0, x1 and so on.
 
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
 
-        im_kw : dict, default=None
-            Keywords for matplotlib's `imshow`.
+        **plot_kw : dict
+            Keywords for `plot`.
 
         Returns
         -------
@@ -120,15 +117,13 @@ class FeatureDisplay:
             estimator, units=units, norm=norm, center=center, random_state=random_state
         )
         if feature_names is None:
-            feature_names = getattr(holder(estimator, "encoder_"), "feature_names_in_", None)
+            feature_names = names_seen(estimator, holder(estimator, "encoder_"))
         features = inputs if center is None else inputs - np.asarray(center)
         made = cls(features, units=units, feature_names=feature_names)
-        return made.plot(ax, image_shape=image_shape, im_kw=im_kw)
+        return made.plot(ax, **plot_kw)
 
     @classmethod
-    def from_predictions(
-        cls, features, *, units=None, image_shape=None, feature_names=None, ax=None, im_kw=None
-    ):
+    def from_predictions(cls, features, *, units=None, feature_names=None, ax=None, **plot_kw):
         """Draw features that are there already, such as the components of `PCA`.
 
         Parameters
@@ -139,17 +134,14 @@ class FeatureDisplay:
         units : array-like of shape (n_units,), default=None
             Numbers of the units, for their labels.
 
-        image_shape : tuple of int, default=None
-            Height and width of an image. None draws a heat map of units by features.
-
         feature_names : list of str, default=None
             For the heat map.
 
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
 
-        im_kw : dict, default=None
-            Keywords for matplotlib's `imshow`.
+        **plot_kw : dict
+            Keywords for `plot`.
 
         Returns
         -------
@@ -157,7 +149,7 @@ class FeatureDisplay:
             The display.
         """
         made = cls(np.asarray(features), units=units, feature_names=feature_names)
-        return made.plot(ax, image_shape=image_shape, im_kw=im_kw)
+        return made.plot(ax, **plot_kw)
 
     def plot(self, ax=None, *, image_shape=None, im_kw=None):
         """Draw the features.
@@ -191,7 +183,7 @@ class FeatureDisplay:
         height, width = images.shape[1:3]
         columns = math.ceil(math.sqrt(n * height / width))
         rows = math.ceil(n / columns)
-        ax = axes_for(self, ax, sheet_size(rows, columns, image_shape))
+        ax = self._axes(ax, sheet_size(rows, columns, image_shape))
         if images.ndim == 4:  # colours about grey
             largest = np.abs(images).max(axis=(1, 2, 3), keepdims=True)
             images = 0.5 + images / np.where(largest > 0, 2 * largest, 1)
@@ -208,7 +200,7 @@ class FeatureDisplay:
         n, d = self.features.shape
         names = checked_names(self.feature_names, d)
         size = min(14.0, max(5.0, 0.3 * d + 1.5)), min(14.0, 0.28 * n + 2.2)
-        ax = axes_for(self, ax, size)
+        ax = self._axes(ax, size)
         options = symmetric(self.features) | {"aspect": "auto"} | im_kw
         self.im_ = ax.imshow(self.features, **options)
         ax.spines[:].set_visible(False)
@@ -218,8 +210,7 @@ class FeatureDisplay:
             ax.tick_params(axis="x", rotation=90)
         ax.tick_params(length=0)
         ax.set(ylabel="code unit")
-        bar = self.figure_.colorbar(self.im_, ax=ax, label="input")
-        bar.outline.set_visible(False)
+        self._colour_bar(self.im_, ax, "input")
 
     def _units(self) -> list[str]:
         units = range(len(self.features)) if self.units is None else self.units

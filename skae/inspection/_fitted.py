@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,10 @@ def _holder(estimator: Any, attribute: str) -> Any:
 
 def chosen_rows(X: Any, rows: int | Sequence[int]) -> np.ndarray:
     """Positions of rows: as given, or so many spread evenly over X, all where X has fewer."""
-    if not np.isscalar(rows):
+    if not isinstance(rows, Integral):
         return np.asarray(rows)
     n = X.shape[0] if hasattr(X, "shape") else len(X)
-    return np.unique(np.linspace(0, n - 1, min(int(rows), n)).round().astype(int))  # type: ignore[call-overload]
+    return np.linspace(0, n - 1, min(int(rows), n)).round().astype(int)
 
 
 def dense(X: Any) -> np.ndarray:
@@ -50,6 +51,18 @@ def dense(X: Any) -> np.ndarray:
 def names_of(X: Any, given: Sequence[str] | None = None) -> list[str] | None:
     """The names of the features: those given, or the columns of a DataFrame."""
     names = getattr(X, "columns", None) if given is None else given
+    return None if names is None else [str(name) for name in names]
+
+
+def names_seen(estimator: Any, inner: Any) -> list[str] | None:
+    """The names of the features of `inner`, which `estimator` is or has as a step; or None."""
+    names = getattr(inner, "feature_names_in_", None)
+    steps = [step for _, step in getattr(estimator, "steps", ())]
+    if names is None and inner in steps[1:]:
+        try:
+            names = estimator[: steps.index(inner)].get_feature_names_out()
+        except AttributeError:  # a step gives no names
+            return None
     return None if names is None else [str(name) for name in names]
 
 

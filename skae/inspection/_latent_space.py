@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from sklearn.utils.multiclass import type_of_target
 
 from skae.inspection._drawing import (
     GREY,
     UNSIGNED,
+    Display,
     as_images,
-    axes_for,
     divided,
     lightened,
     symmetric,
@@ -23,7 +25,7 @@ _FILLED = 0.94  # share of a cell of the grid that its image takes
 _FEW_BARS = 40  # units that are told apart by gaps between their bars
 
 
-class LatentSpaceDisplay:
+class LatentSpaceDisplay(Display):
     r"""The codes of rows: as points, as what the plane between them decodes to, or one by one.
 
     - ``kind="scatter"``: two-dimensional codes, coloured by y. Wider ones are projected onto
@@ -99,6 +101,8 @@ class LatentSpaceDisplay:
     >>> plt.show()
     """
 
+    points_: Any
+
     def __init__(self, codes, *, y=None, decode=None, names=None):
         self.codes = codes
         self.y = y
@@ -106,10 +110,7 @@ class LatentSpaceDisplay:
         self.names = names
 
     @classmethod
-    def from_estimator(
-        cls, estimator, X, y=None, *, kind="scatter", image_shape=None, n_grid=12, near_zero=0.05,
-        ax=None, scatter_kw=None, im_kw=None,
-    ):  # fmt: skip
+    def from_estimator(cls, estimator, X, y=None, *, ax=None, **plot_kw):
         """Encode X and draw the codes.
 
         Parameters
@@ -124,26 +125,11 @@ class LatentSpaceDisplay:
         y : array-like of shape (n_samples,), default=None
             Labels or values of the rows, for colours and order.
 
-        kind : {"scatter", "decoded", "activations"}, default="scatter"
-            What to draw.
-
-        image_shape : tuple of int, default=None
-            Height and width of a decoded image, and 3 for colours.
-
-        n_grid : int, default=12
-            Decoded images along each side.
-
-        near_zero : float, default=0.05
-            The largest activation that counts as near zero, as a fraction of the largest of all.
-
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
 
-        scatter_kw : dict, default=None
-            Keywords for matplotlib's `scatter`.
-
-        im_kw : dict, default=None
-            Keywords for matplotlib's `imshow`.
+        **plot_kw : dict
+            Keywords for `plot`.
 
         Returns
         -------
@@ -152,17 +138,10 @@ class LatentSpaceDisplay:
         """
         codes = dense(estimator.transform(X))
         decode = getattr(estimator, "inverse_transform", None)
-        made = cls(codes, y=y, decode=decode)
-        return made.plot(
-            ax, kind=kind, image_shape=image_shape, n_grid=n_grid, near_zero=near_zero,
-            scatter_kw=scatter_kw, im_kw=im_kw,
-        )  # fmt: skip
+        return cls(codes, y=y, decode=decode).plot(ax, **plot_kw)
 
     @classmethod
-    def from_predictions(
-        cls, codes, y=None, *, decode=None, names=None, kind="scatter", image_shape=None, n_grid=12,
-        near_zero=0.05, ax=None, scatter_kw=None, im_kw=None,
-    ):  # fmt: skip
+    def from_predictions(cls, codes, y=None, *, decode=None, names=None, ax=None, **plot_kw):
         """Draw codes that are there already.
 
         Parameters
@@ -179,37 +158,18 @@ class LatentSpaceDisplay:
         names : list of str, default=None
             Names of the units.
 
-        kind : {"scatter", "decoded", "activations"}, default="scatter"
-            What to draw.
-
-        image_shape : tuple of int, default=None
-            Height and width of a decoded image, and 3 for colours.
-
-        n_grid : int, default=12
-            Decoded images along each side.
-
-        near_zero : float, default=0.05
-            The largest activation that counts as near zero, as a fraction of the largest of all.
-
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
 
-        scatter_kw : dict, default=None
-            Keywords for matplotlib's `scatter`.
-
-        im_kw : dict, default=None
-            Keywords for matplotlib's `imshow`.
+        **plot_kw : dict
+            Keywords for `plot`.
 
         Returns
         -------
         display : LatentSpaceDisplay
             The display.
         """
-        made = cls(dense(codes), y=y, decode=decode, names=names)
-        return made.plot(
-            ax, kind=kind, image_shape=image_shape, n_grid=n_grid, near_zero=near_zero,
-            scatter_kw=scatter_kw, im_kw=im_kw,
-        )  # fmt: skip
+        return cls(dense(codes), y=y, decode=decode, names=names).plot(ax, **plot_kw)
 
     def plot(
         self, ax=None, *, kind="scatter", image_shape=None, n_grid=12, near_zero=0.05,
@@ -279,7 +239,7 @@ class LatentSpaceDisplay:
 
     def _plot_scatter(self, ax, scatter_kw):
         self.points_, _, labels = self._plane()
-        ax = axes_for(self, ax, (6.4, 5.2))
+        ax = self._axes(ax, (6.4, 5.2))
         options = {"s": 12, "alpha": 0.75, "linewidths": 0} | scatter_kw
         if self.y is None:
             self.scatter_ = [ax.scatter(*self.points_.T, **options)]
@@ -287,8 +247,7 @@ class LatentSpaceDisplay:
             self.scatter_ = self._scatter_classes(ax, options)
         else:
             drawn = ax.scatter(*self.points_.T, c=self.y, **{"cmap": UNSIGNED} | options)
-            bar = self.figure_.colorbar(drawn, ax=ax, label="y")
-            bar.outline.set_visible(False)
+            bar = self._colour_bar(drawn, ax, "y")
             bar.solids.set_alpha(1)
             self.scatter_ = [drawn]
         ax.set(xlabel=labels[0], ylabel=labels[1])
@@ -298,7 +257,7 @@ class LatentSpaceDisplay:
         import matplotlib
 
         classes, which = np.unique(self.y, return_inverse=True)
-        colours = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"].colors
+        colours = matplotlib.color_sequences["tab10" if len(classes) <= 10 else "tab20"]
         drawn = [
             ax.scatter(
                 *self.points_[which == c].T,
@@ -326,7 +285,7 @@ class LatentSpaceDisplay:
         points = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2)
         codes = codes_of(points.astype(self.codes.dtype))
         images = as_images(dense(self.decode(codes)), image_shape)
-        ax = axes_for(self, ax, (6.4, 6.4))
+        ax = self._axes(ax, (6.4, 6.4))
         if images.ndim == 4:
             images = images.clip(0, 1)
         # Corners where no code is decode to extremes, which would leave no contrast to the others.
@@ -352,7 +311,7 @@ class LatentSpaceDisplay:
         order = np.arange(n) if self.y is None else np.argsort(self.y, kind="stable")
         self.rho_hat_ = h.mean(axis=0)
         self.near_zero_ = (np.abs(h) <= near_zero * np.abs(h).max()).mean(axis=0)
-        ax = axes_for(self, ax, (min(12.0, max(5.0, 2.5 + 0.12 * k)), 6.0))
+        ax = self._axes(ax, (min(12.0, max(5.0, 2.5 + 0.12 * k)), 6.0))
         self.axes_ = divided(ax, 3, 1, sharex=True, height_ratios=(1, 1, 5))[:, 0]
         width = 0.8 if k <= _FEW_BARS else 1.0
         self.axes_[0].bar(range(k), self.rho_hat_, width, color="C0")
@@ -373,8 +332,7 @@ class LatentSpaceDisplay:
         if self.y is not None and _is_class(self.y):
             _mark_classes(heat, np.asarray(self.y)[order])
         self.figure_.align_ylabels(self.axes_)
-        bar = self.figure_.colorbar(self.im_, ax=list(self.axes_), label="activation", shrink=0.7)
-        bar.outline.set_visible(False)
+        self._colour_bar(self.im_, list(self.axes_), "activation", shrink=0.7)
 
 
 def _is_class(y) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from skae.inspection._drawing import axes_for, lightened
+from skae.inspection._drawing import Display, lightened
 from skae.inspection._fitted import holder
 
 _DECADES = 10.0  # the factor between losses from which on a logarithmic axis shows more
 
 
-class LossCurveDisplay:
+class LossCurveDisplay(Display):
     """Training and validation loss, epoch by epoch.
 
     Make it with `from_estimator` or `from_predictions`; `plot` draws it again.
@@ -63,7 +63,7 @@ class LossCurveDisplay:
         self.name = name
 
     @classmethod
-    def from_estimator(cls, estimator, *, name=None, ax=None, yscale="auto", line_kw=None):
+    def from_estimator(cls, estimator, *, name=None, ax=None, **plot_kw):
         """Draw the curves of a fitted estimator.
 
         Parameters
@@ -76,13 +76,10 @@ class LossCurveDisplay:
             For the legend; None is the name of the class.
 
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure. Curves of several estimators may share it.
+            Where to draw; None makes a figure.
 
-        yscale : {"auto", "linear", "log"}, default="auto"
-            "auto" is "log" where losses are positive and span more than a factor of 10.
-
-        line_kw : dict, default=None
-            Keywords for matplotlib's `plot`.
+        **plot_kw : dict
+            Keywords for `plot`.
 
         Returns
         -------
@@ -95,15 +92,13 @@ class LossCurveDisplay:
             getattr(fitted, "validation_loss_curve_", None),
             name=type(fitted).__name__ if name is None else name,
             ax=ax,
-            yscale=yscale,
-            line_kw=line_kw,
+            **plot_kw,
         )
 
     @classmethod
     def from_predictions(
-        cls, loss_curve, validation_loss_curve=None, *, name=None, ax=None, yscale="auto",
-        line_kw=None,
-    ):  # fmt: skip
+        cls, loss_curve, validation_loss_curve=None, *, name=None, ax=None, **plot_kw
+    ):
         """Draw curves.
 
         Parameters
@@ -120,11 +115,8 @@ class LossCurveDisplay:
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
 
-        yscale : {"auto", "linear", "log"}, default="auto"
-            "auto" is "log" where losses are positive and span more than a factor of 10.
-
-        line_kw : dict, default=None
-            Keywords for matplotlib's `plot`.
+        **plot_kw : dict
+            Keywords for `plot`.
 
         Returns
         -------
@@ -132,7 +124,7 @@ class LossCurveDisplay:
             The display.
         """
         made = cls(loss_curve, validation_loss_curve=validation_loss_curve, name=name)
-        return made.plot(ax, yscale=yscale, line_kw=line_kw)
+        return made.plot(ax, **plot_kw)
 
     def plot(self, ax=None, *, yscale="auto", line_kw=None):
         """Draw the curves.
@@ -153,7 +145,7 @@ class LossCurveDisplay:
         display : LossCurveDisplay
             This display.
         """
-        ax = axes_for(self, ax, (6.4, 4.0))
+        ax = self._axes(ax, (6.4, 4.0))
         options = {"linewidth": 1.8} | (line_kw or {})
         prefix = "" if self.name is None else f"{self.name}, "
         epochs = np.arange(1, len(self.loss_curve) + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
@@ -106,7 +106,7 @@ def maximally_activating_inputs(
     a, k = _preactivations(network)
     units = np.arange(k) if units is None else _checked_units(units, k)
     parameter = next(network.encoder_.parameters(), torch.zeros(0))
-    kind = {"dtype": parameter.dtype, "device": parameter.device}
+    kind: dict[str, Any] = {"dtype": parameter.dtype, "device": parameter.device}
     c = torch.zeros(d, **kind) if center is None else torch.tensor(np.asarray(center), **kind)
     if c.shape != (d,):
         raise ValueError(f"center must have shape ({d},), as the features, got {tuple(c.shape)}.")
@@ -123,7 +123,7 @@ def maximally_activating_inputs(
     return x.cpu().numpy()
 
 
-def _checked_units(units: Sequence[int], k: int) -> np.ndarray:
+def _checked_units(units: Any, k: int) -> np.ndarray:
     units = np.asarray(units)
     if units.ndim != 1 or units.dtype.kind not in "iu" or ((units < 0) | (units >= k)).any():
         raise ValueError(f"units must be integers from 0 to {k - 1}, got {units.tolist()}.")
@@ -148,7 +148,10 @@ def _preactivations(network: Any) -> tuple[Callable[[Tensor], Tensor], int]:
 def _without_activation(module: nn.Module) -> Callable[[Tensor], Tensor]:
     """The module up to the last layer's activation, or to what an objective makes of the code."""
     if isinstance(module, ParallelModule):
-        both = [(_without_activation(p), own) for p, own in zip(module.parts, module.columns, strict=True)]
+        both = [
+            (_without_activation(p), own)
+            for p, own in zip(module.parts, module.columns, strict=True)
+        ]
         return lambda x: torch.cat([part(x[..., columns]) for part, columns in both], -1)
     if not isinstance(module, nn.Sequential):
         return module

@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skae.inspection._drawing import (
+    Display,
     as_images,
-    axes_for,
     divided,
     draw_sheet,
     lightened,
@@ -17,12 +17,12 @@ from skae.inspection._drawing import (
     symmetric,
     with_names,
 )
-from skae.inspection._fitted import checked_names, dense, names_of
+from skae.inspection._fitted import checked_names, dense, names_seen
 
 _FACTOR = 30.0  # between the scores of negative errors, from which on their axis is logarithmic
 
 
-class OutlierDisplay:
+class OutlierDisplay(Display):
     """Scores of rows, the threshold, and what the features of the worst rows contribute.
 
     Make it with `from_estimator` or `from_predictions`; `plot` draws it again.
@@ -102,10 +102,7 @@ class OutlierDisplay:
         self.feature_names = feature_names
 
     @classmethod
-    def from_estimator(
-        cls, estimator, X, y=None, *, n_worst=10, n_features=20, image_shape=None,
-        feature_names=None, ax=None, im_kw=None,
-    ):  # fmt: skip
+    def from_estimator(cls, estimator, X, y=None, *, feature_names=None, ax=None, **plot_kw):
         """Score X and draw the scores.
 
         Parameters
@@ -120,23 +117,14 @@ class OutlierDisplay:
         y : array-like of shape (n_samples,), default=None
             What the rows are known to be, one colour each.
 
-        n_worst : int, default=10
-            How many rows of the lowest scores to explain.
-
-        n_features : int, default=20
-            How many features to show of them.
-
-        image_shape : tuple of int, default=None
-            Height and width of images; None shows a heat map.
-
         feature_names : list of str, default=None
-            Names of the features; None is the columns of X, or x0, x1 and so on.
+            Names of the features; None is those that the detector sees, or x0, x1 and so on.
 
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
 
-        im_kw : dict, default=None
-            Keywords for matplotlib's `imshow`.
+        **plot_kw : dict
+            Keywords for `plot`.
 
         Returns
         -------
@@ -144,23 +132,19 @@ class OutlierDisplay:
             The display.
         """
         check_is_fitted(estimator)
-        names = names_of(X, feature_names)
         detector, seen = _at_the_end(estimator, X)
         contributions = _contributions(detector, seen)
-        if contributions is not None and names is not None and feature_names is None:
-            names = names if len(names) == contributions.shape[1] else None  # made by a step
+        names = names_seen(estimator, detector) if feature_names is None else feature_names
         made = cls(
             detector.score_samples(seen), detector.offset_, contributions=contributions, y=y,
             feature_names=names,
         )  # fmt: skip
-        return made.plot(
-            ax, n_worst=n_worst, n_features=n_features, image_shape=image_shape, im_kw=im_kw
-        )
+        return made.plot(ax, **plot_kw)
 
     @classmethod
     def from_predictions(
-        cls, scores, threshold, *, contributions=None, y=None, n_worst=10, n_features=20,
-        image_shape=None, feature_names=None, ax=None, im_kw=None,
+        cls, scores, threshold, *, contributions=None, y=None, feature_names=None, ax=None,
+        **plot_kw,
     ):  # fmt: skip
         """Draw scores that are there already.
 
@@ -178,23 +162,14 @@ class OutlierDisplay:
         y : array-like of shape (n_samples,), default=None
             What the rows are known to be, one colour each.
 
-        n_worst : int, default=10
-            How many rows of the lowest scores to explain.
-
-        n_features : int, default=20
-            How many features to show of them.
-
-        image_shape : tuple of int, default=None
-            Height and width of images; None shows a heat map.
-
         feature_names : list of str, default=None
             Names of the features.
 
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
 
-        im_kw : dict, default=None
-            Keywords for matplotlib's `imshow`.
+        **plot_kw : dict
+            Keywords for `plot`.
 
         Returns
         -------
@@ -207,9 +182,7 @@ class OutlierDisplay:
             np.asarray(scores), threshold, contributions=contributions, y=y,
             feature_names=feature_names,
         )  # fmt: skip
-        return made.plot(
-            ax, n_worst=n_worst, n_features=n_features, image_shape=image_shape, im_kw=im_kw
-        )
+        return made.plot(ax, **plot_kw)
 
     def plot(self, ax=None, *, n_worst=10, n_features=20, image_shape=None, im_kw=None):
         """Draw the scores and the contributions.
@@ -239,10 +212,10 @@ class OutlierDisplay:
         self.im_ = self.shown_ = self.images_ = None
         self.worst_ = np.argsort(self.scores, kind="stable")[:n_worst]
         if self.contributions is None:
-            ax = axes_for(self, ax, (6.4, 3.6))
+            ax = self._axes(ax, (6.4, 3.6))
             self.axes_ = np.array([ax])
         else:
-            ax = axes_for(self, ax, (11.0, 4.4))
+            ax = self._axes(ax, (11.0, 4.4))
             self.axes_ = divided(ax, 1, 2, width_ratios=(1, 1.3))[0]
         self._plot_scores(self.axes_[0])
         if self.contributions is not None:
@@ -299,8 +272,7 @@ class OutlierDisplay:
         ax.tick_params(axis="x", rotation=90)
         ax.tick_params(length=0)
         ax.set_ylabel("row")
-        bar = self.figure_.colorbar(self.im_, ax=ax, label="share of the row's contributions")
-        bar.outline.set_visible(False)
+        self._colour_bar(self.im_, ax, "share of the row's contributions")
 
     def _plot_images(self, ax, image_shape, im_kw):
         images = as_images(self._shares(), image_shape)
@@ -313,8 +285,7 @@ class OutlierDisplay:
         )
         ax.tick_params(length=0)
         ax.set_ylabel("row, the first of each line")
-        bar = self.figure_.colorbar(self.images_[0], ax=ax, label="share of the row's contributions")
-        bar.outline.set_visible(False)
+        self._colour_bar(self.images_[0], ax, "share of the row's contributions")
 
 
 def _colours(shares: np.ndarray) -> dict[str, Any]:

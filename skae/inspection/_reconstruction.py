@@ -7,8 +7,8 @@ from sklearn.utils import _safe_indexing
 
 from skae.inspection._drawing import (
     GREY,
+    Display,
     as_images,
-    axes_for,
     divided,
     draw_sheet,
     lightened,
@@ -21,7 +21,7 @@ from skae.inspection._fitted import checked_names, chosen_rows, dense, names_of
 _IMAGES, _PANELS = 10, 3  # rows of X that are shown as images and as bars
 
 
-class ReconstructionDisplay:
+class ReconstructionDisplay(Display):
     """Rows of X over their reconstructions: as images, or as bars for tables.
 
     Make it with `from_estimator` or `from_predictions`; `plot` draws it again. Below every image,
@@ -83,9 +83,8 @@ class ReconstructionDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, *, rows=None, image_shape=None, feature_names=None, ax=None, im_kw=None,
-        bar_kw=None,
-    ):  # fmt: skip
+        cls, estimator, X, *, rows=None, image_shape=None, feature_names=None, ax=None, **plot_kw
+    ):
         """Reconstruct rows of X and draw both.
 
         Parameters
@@ -111,11 +110,8 @@ class ReconstructionDisplay:
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
 
-        im_kw : dict, default=None
-            Keywords for matplotlib's `imshow`.
-
-        bar_kw : dict, default=None
-            Keywords for matplotlib's `bar`, for the reconstructions.
+        **plot_kw : dict
+            Keywords for `plot`.
 
         Returns
         -------
@@ -130,13 +126,12 @@ class ReconstructionDisplay:
         else:
             X_hat = estimator.inverse_transform(estimator.transform(X))
         made = cls(dense(X), dense(X_hat), rows=rows, feature_names=names)
-        return made.plot(ax, image_shape=image_shape, im_kw=im_kw, bar_kw=bar_kw)
+        return made.plot(ax, image_shape=image_shape, **plot_kw)
 
     @classmethod
     def from_predictions(
-        cls, X, X_hat, *, rows=None, image_shape=None, feature_names=None, ax=None, im_kw=None,
-        bar_kw=None,
-    ):  # fmt: skip
+        cls, X, X_hat, *, rows=None, image_shape=None, feature_names=None, ax=None, **plot_kw
+    ):
         """Draw rows of X and of their reconstructions.
 
         Parameters
@@ -160,11 +155,8 @@ class ReconstructionDisplay:
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
 
-        im_kw : dict, default=None
-            Keywords for matplotlib's `imshow`.
-
-        bar_kw : dict, default=None
-            Keywords for matplotlib's `bar`, for the reconstructions.
+        **plot_kw : dict
+            Keywords for `plot`.
 
         Returns
         -------
@@ -179,7 +171,7 @@ class ReconstructionDisplay:
         rows = _which(X, rows, image_shape)
         both = (dense(_safe_indexing(each, rows)) for each in (X, X_hat))
         made = cls(*both, rows=rows, feature_names=names_of(X, feature_names))
-        return made.plot(ax, image_shape=image_shape, im_kw=im_kw, bar_kw=bar_kw)
+        return made.plot(ax, image_shape=image_shape, **plot_kw)
 
     def plot(self, ax=None, *, image_shape=None, im_kw=None, bar_kw=None):
         """Draw the rows and their reconstructions.
@@ -214,7 +206,7 @@ class ReconstructionDisplay:
     def _plot_images(self, ax, errors, image_shape, im_kw):
         n = len(self.X)
         images = as_images(np.concatenate([self.X, self.X_hat]), image_shape)
-        ax = axes_for(self, ax, sheet_size(2, n, image_shape))
+        ax = self._axes(ax, sheet_size(2, n, image_shape))
         low, high = np.nanmin(self.X), np.nanmax(self.X)
         if images.ndim == 4:  # colours have their range already
             images = images.clip(0, 1 if self.X.dtype.kind == "f" else 255)
@@ -229,7 +221,7 @@ class ReconstructionDisplay:
     def _plot_bars(self, ax, errors, bar_kw):
         n, d = self.X.shape
         names = checked_names(self.feature_names, d)
-        ax = axes_for(self, ax, (min(14.0, max(6.0, 0.34 * d)), 0.9 + 1.5 * n))
+        ax = self._axes(ax, (min(14.0, max(6.0, 0.34 * d)), 0.9 + 1.5 * n))
         self.axes_ = divided(ax, n, 1, sharex=True, sharey=True)[:, 0]
         self.bars_ = np.empty((2, n), dtype=object)
         options = {"width": 0.4, "color": "C0"} | bar_kw
