@@ -102,8 +102,8 @@ def maximally_activating_inputs(
     True
     """
     network = holder(estimator, "encoder_")
-    d = network.n_features_in_
-    a, k = _preactivations(network)
+    d = _width_in(network)
+    a, k = _preactivations(network, d)
     units = np.arange(k) if units is None else _checked_units(units, k)
     parameter = next(network.encoder_.parameters(), torch.zeros(0))
     kind: dict[str, Any] = {"dtype": parameter.dtype, "device": parameter.device}
@@ -130,9 +130,15 @@ def _checked_units(units: Any, k: int) -> np.ndarray:
     return units
 
 
-def _preactivations(network: Any) -> tuple[Callable[[Tensor], Tensor], int]:
+def _width_in(network: Any) -> int:
+    """The width of what the encoder sees: of X, unless other steps stand in front of it."""
+    first = next(network.encoder_.children(), None)
+    return first.in_features if isinstance(first, nn.Linear) else network.n_features_in_
+
+
+def _preactivations(network: Any, d: int) -> tuple[Callable[[Tensor], Tensor], int]:
     """What the code units are before their activation, as a function of rows, and their number."""
-    row = next(network.encoder_.parameters(), torch.zeros(0)).new_zeros(1, network.n_features_in_)
+    row = next(network.encoder_.parameters(), torch.zeros(0)).new_zeros(1, d)
     with torch.no_grad():
         whole = network.encoder_(row).shape[-1]
         bare = _without_activation(network.encoder_)
