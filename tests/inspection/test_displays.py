@@ -180,11 +180,16 @@ def test_images_are_the_rows_over_their_reconstructions(ae, rows, container):
 
 def test_images_do_not_overlap_and_all_are_within_the_axes(ae):
     display = ReconstructionDisplay.from_estimator(ae, X, rows=4, **IMAGE)
-    edges = np.array([image.get_extent() for image in display.images_[0]])
-    assert (edges[1:, 0] > edges[:-1, 1]).all()
-    assert display.ax_.get_xlim() == pytest.approx((0, edges[-1, 1]))
-    lowest = max(image.get_extent()[2] for image in display.images_[1])
-    assert display.ax_.get_ylim() == pytest.approx((lowest, 0))
+    left, right, bottom, top = np.moveaxis(
+        [[image.get_extent() for image in row] for row in display.images_], -1, 0
+    )
+    assert (left[:, 1:] > right[:, :-1]).all()
+    assert (top[1] > bottom[0]).all()
+    (first, last), (lowest, highest) = display.ax_.get_xlim(), display.ax_.get_ylim()
+    assert first < left.min()
+    assert last > right.max()
+    assert lowest > bottom.max()
+    assert highest < top.min()
 
 
 def test_bars_are_as_high_as_the_values_and_named_after_the_columns(ae):
