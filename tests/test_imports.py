@@ -192,7 +192,7 @@ with contextlib.suppress(ImportError):
     import sklearn.callback  # since 1.9; itself imports rich where it is installed
 before = set(sys.modules)
 from skae import *
-import skae.inspection
+import skae.callbacks, skae.inspection
 print(*(name.partition(".")[0] for name in set(sys.modules) - before))
 """
 

@@ -16,6 +16,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils._param_validation import StrOptions
 
 import skae
+import skae.callbacks
 import skae.inspection
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._estimator import estimator
@@ -25,7 +26,9 @@ ESTIMATORS = [
     for name in skae.__all__
     if inspect.isclass(cls := getattr(skae, name)) and issubclass(cls, BaseEstimator)
 ]
-TOOLS = [getattr(skae.inspection, name) for name in skae.inspection.__all__]
+TOOLS = [
+    getattr(module, name) for module in (skae.callbacks, skae.inspection) for name in module.__all__
+]
 
 IGNORED = {
     "ES01": "one sentence often says it all",
