@@ -55,7 +55,7 @@ def layer(module):
         return "engine"
     if module == "skae":
         return "package"
-    if module == "skae.callbacks" or module.startswith("skae.inspection"):
+    if module.startswith(("skae.callbacks", "skae.inspection")):
         return "tools"
     return "testing" if module == "skae.testing" else "estimators"
 
