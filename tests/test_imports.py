@@ -49,13 +49,15 @@ def imported(module):
 
 
 def layer(module):
-    """definitions < engine < estimators < package; `testing` stands beside the estimators."""
+    """definitions < engine < estimators < package; `testing` and tools stand beside them."""
     if module in DEFINITIONS:
         return "definitions"
     if module == "skae._engine" or module.startswith("skae._engine."):
         return "engine"
     if module == "skae":
         return "package"
+    if module.startswith(("skae.callbacks", "skae.inspection")):
+        return "tools"
     return "testing" if module.startswith("skae.testing") else "estimators"
 
 
@@ -64,6 +66,7 @@ MAY_IMPORT = {
     "engine": {"engine", "definitions"},
     "testing": {"testing", "engine", "definitions"},
     "estimators": {"estimators", "engine", "definitions"},
+    "tools": {"tools", "definitions"},
     "package": {"estimators", "definitions", "testing"},
 }
 OWN = {m: sorted(i for i in imported(m) if i.partition(".")[0] == "skae") for m in FILES}
@@ -191,6 +194,7 @@ with contextlib.suppress(ImportError):
     import sklearn.callback  # since 1.9; itself imports rich where it is installed
 before = set(sys.modules)
 from skae import *
+import skae.callbacks, skae.inspection
 print(*(name.partition(".")[0] for name in set(sys.modules) - before))
 """
 

@@ -61,6 +61,7 @@ class Epoch(NamedTuple):
     monitor: Monitor
     parameters: Callable[[], dict[str, Tensor]]  # a copy, made when called
     state: Callable[[], dict[str, Tensor]]  # the objective's, the same
+    resumable: Callable[[], dict[str, Any]]  # `Result.state` as if training ended here
 
 
 class Result(NamedTuple):
@@ -111,6 +112,7 @@ class Run:
             name: v.to(source.device).expand((*lead, *v.shape)).clone() for name, v in state.items()
         }
         self.epoch = 0
+        self.solver: Adam | SGD | None = None
         widest = max([source.d, *(shape[-1] for shape in network.bias_shapes().values() if shape)])
         self.chunk = max(1, _CELLS // widest)  # rows of a pass over everything, at a time
         # Of a single model, under validation:
@@ -137,8 +139,9 @@ class Run:
         stop = False
         if self.on_epoch is not None:
             epoch = Epoch(
-                self.epoch, loss, checked, self.monitor, self.copy_parameters, self.copy_state
-            )
+                self.epoch, loss, checked, self.monitor, self.copy_parameters, self.copy_state,
+                self.resumable,
+            )  # fmt: skip
             with torch.inference_mode(False), torch.no_grad():  # what it is given may outlive us
                 stop = self.on_epoch(epoch)
             if stop:
@@ -173,6 +176,20 @@ class Run:
     def copy_parameters(self) -> dict[str, Tensor]:
         """The present parameters with their own storage."""
         return {name: p.clone() for name, p in self.buffer.parameters.items()}
+
+    def resumable(self) -> dict[str, Any]:
+        """What the same run needs to go on from here, with its own storage."""
+        return {
+            "flat": self.buffer.flat.clone(),
+            "solver": None if self.solver is None else self.solver.state(),
+            "streams": self.streams.state(),
+            "monitor": self.monitor.state(),
+            "epoch": self.epoch,
+            "objective": self.copy_state(),
+            "buffers": self.network.buffers(),
+            "best_buffers": self.best_buffers,
+            "best_state": {name: value.clone() for name, value in self.best_state.items()},
+        }
 
 
 def train(
@@ -209,19 +226,18 @@ def train(
         _restore(run, state)
     batch = source.n if training.solver in FULL_BATCH else min(training.batch_size, source.n)
     flops = 6.0 * batch * run.buffer.flat.numel()
-    solver = None
     network.train(True)
     with computing(flops, training.precision), _without_autograd(run):
         try:
             if training.solver in FULL_BATCH:
                 _minimise(run)
             else:
-                solver = _solver(run, state)
-                _descend(run, solver)
+                run.solver = _solver(run, state)
+                _descend(run, run.solver)
         except KeyboardInterrupt:
             run.monitor.stop_all("interrupted", run.buffer.flat)
     run.monitor.stop_all("max_iter", run.buffer.flat)
-    return _result(run, solver)
+    return _result(run)
 
 
 def _without_autograd(run: Run) -> AbstractContextManager:
@@ -372,18 +388,8 @@ def _restore(run: Run, state: Mapping[str, Any]) -> None:
     run.objective_state = {name: kept.get(name, value) for name, value in fresh.items()}
 
 
-def _result(run: Run, solver: Adam | SGD | None) -> Result:
-    state = {
-        "flat": run.buffer.flat.clone(),
-        "solver": None if solver is None else solver.state(),
-        "streams": run.streams.state(),
-        "monitor": run.monitor.state(),
-        "epoch": run.epoch,
-        "objective": run.copy_state(),
-        "buffers": run.network.buffers(),
-        "best_buffers": run.best_buffers,
-        "best_state": {name: value.clone() for name, value in run.best_state.items()},
-    }
+def _result(run: Run) -> Result:
+    state = run.resumable()
     run.network.load_buffers(run.best_buffers or run.network.buffers())
     best = run.monitor.chosen(run.buffer.flat)
     parameters = {name: p.clone() for name, p in run.buffer.view(best).items()}
