@@ -16,7 +16,7 @@ from skae.estimators._build import layer_sizes
 from skae.estimators._density import ACTIVE, FittedDensity
 from skae.estimators._estimator import estimator
 from skae.estimators._latent_variable import LatentVariableAutoencoder
-from skae.monte_carlo import fixed_draws
+from skae.monte_carlo import fixed_draws, whitened
 from skae.networks import Dense, Network
 from skae.two_layers import TwoLayerModel, TwoLayers
 
@@ -101,7 +101,7 @@ class LayeredAutoencoder(FittedLayers, LatentVariableAutoencoder):
     def _means(self, network, p):
         found = super()._means(network, p)
         if isinstance(network, TwoLayers):
-            epsilon = fixed_draws(_DRAWS, network.top.encoder.in_features(0))
+            epsilon = whitened(fixed_draws(_DRAWS, network.top.encoder.in_features(0)))
             found["top_activity"] = lambda x: network.top_means(p, x, epsilon)
         return found
 

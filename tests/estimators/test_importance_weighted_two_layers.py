@@ -191,7 +191,7 @@ def test_collapse_is_told_by_layer(pixels):
         quick(max_iter=1, learning_rate_init=1e-9, random_state=3).fit(np.full((50, 64), 0.5))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        quick(max_iter=40, learning_rate_init=0.01).fit(pixels)
+        quick(max_iter=20, learning_rate_init=0.01).fit(pixels)
 
 
 # ---- going on
