@@ -16,7 +16,8 @@ FILES = {
 }
 DEFINITIONS = {f"skae.{name}" for name in (
     "_warnings", "activations", "bounds", "corruption", "cross_prediction", "latents",
-    "likelihoods", "losses", "modules", "networks", "objective", "pairs", "penalties")}  # fmt: skip
+    "likelihoods", "losses", "modules", "monte_carlo", "networks", "objective", "pairs",
+    "penalties", "two_layers")}  # fmt: skip
 # Below the estimators there is only torch, but where data enter and SciPy optimises.
 NUMERIC = {
     "skae._engine.batches": {"numpy", "scipy"},

@@ -28,6 +28,7 @@ from skae.objective import NO_ROWS, Objective, Rows, observed_weight
 
 FULL_BATCH = ("lbfgs", "cg")
 _CELLS = 2**22  # of the widest layer, held at once
+_KEEPS_NOTHING = {"skae.losses", "skae.label_losses", "skae.likelihoods"}  # of a step's tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,12 +247,11 @@ def _without_autograd(run: Run) -> AbstractContextManager:
     without a seam and without losses that keep tensors for later.
     """
     loss: Any = run.objective.loss
-    losses = {type(loss).__module__, type(getattr(loss, "loss", loss)).__module__}
-    is_ours = losses <= {"skae.losses", "skae.label_losses"}
+    parts = (loss, getattr(loss, "loss", loss), getattr(loss, "numeric", loss))
+    is_ours = {type(part).__module__ for part in parts} <= _KEEPS_NOTHING
     is_ours &= type(run.objective).__module__.startswith("skae.")
-    engine = run.engine
-    has_seam = not isinstance(engine, Fused) or engine.seam or engine.latent_seam
-    return torch.inference_mode() if is_ours and not has_seam else torch.no_grad()
+    enters = not isinstance(run.engine, Fused) or run.engine.enters_autograd
+    return torch.inference_mode() if is_ours and not enters else torch.no_grad()
 
 
 def refuse_constraints(max_norm: float | None, solver: str) -> None:

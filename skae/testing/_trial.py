@@ -103,7 +103,7 @@ class Trial:
         inner = (width,) if hidden else ()
         code = self.code_activation
         gain_in, gain_out = (1.0, 1.0) if tied or center is None else (0.8, 1.3)
-        widths = (self.d, *inner, width), (self.k, *inner, o.output_width(self.d))
+        widths = (self.d, *inner, width), (self.k, *inner, o.raw_width(self.d, self.k))
         encoder = Dense("encoder", widths[0], "tanh", code, None, center, gain_in)
         tied_to = encoder if tied else None
         decoder = Dense("decoder", widths[1], "tanh", "identity", tied_to, gain_out=gain_out)

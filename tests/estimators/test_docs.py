@@ -154,9 +154,10 @@ def fitted(X):
             return [cls(layers=(2,), estimator=layer, joint=layer).fit(frame)]
         if issubclass(cls, ClassifierMixin | RegressorMixin):
             return [cls(max_iter=2, early_stopping=True).fit(frame, np.arange(len(frame)) % 3)]
-        one_layer = {"hidden_layer_sizes": (), "activation": "identity"}
-        return [cls(max_iter=2, early_stopping=True, **changed).fit(frame)
-                for changed in ({}, one_layer)]  # fmt: skip
+        changed = [{}, {"hidden_layer_sizes": (), "activation": "identity"}]
+        if cls is skae.ImportanceWeightedAutoencoder:
+            changed.append({"n_top_components": 2})
+        return [cls(max_iter=2, early_stopping=True, **given).fit(frame) for given in changed]
 
     return of
 
