@@ -1,5 +1,6 @@
 """Autoencoders as scikit-learn estimators, on torch."""
 
+from skae.estimators.adversarial import AdversarialAutoencoder
 from skae.estimators.autoencoder import Autoencoder
 from skae.estimators.contractive import ContractiveAutoencoder
 from skae.estimators.denoising import DenoisingAutoencoder
@@ -19,6 +20,7 @@ from skae.estimators.stacked_predictors import (
 from skae.estimators.variational import VariationalAutoencoder
 
 __all__ = [
+    "AdversarialAutoencoder",
     "Autoencoder",
     "ContractiveAutoencoder",
     "DenoisingAutoencoder",

@@ -1,4 +1,4 @@
-"""Functions of the code: which of its units stay; Gaussian codes.
+"""Functions of the code: which of its units stay; Gaussian codes; categories.
 
 Leading axes are models; ``k`` may be one number for all, or a tensor of shape (M, 1, 1).
 """
@@ -113,3 +113,16 @@ def log_prior_ratio(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     """log p(z) - log q(z | x) of every unit, in nats; the constants cancel."""
     epsilon = (z - mean) * torch.exp(-0.5 * log_var)
     return 0.5 * (epsilon.square() + log_var - z.square())
+
+
+def with_categories(h: Tensor, c: int) -> Tensor:
+    """h with a softmax over its last c columns: probabilities of c categories beside the rest."""
+    k = h.shape[-1] - c
+    return torch.cat([h[..., :k], torch.softmax(h[..., k:], -1)], -1)
+
+
+def categories_gradient(d_z: Tensor, z: Tensor, c: int) -> Tensor:
+    """`d_z` carried back through `with_categories`, of the shape of z."""
+    k = z.shape[-1] - c
+    p, d_p = z[..., k:], d_z[..., k:]
+    return torch.cat([d_z[..., :k], p * (d_p - (p * d_p).sum(-1, keepdim=True))], -1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -11,14 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
 from skae._engine.batches import Source
-from skae._engine.rng import Draws
 from skae._engine.start import Moments
 from skae._engine.train import FULL_BATCH, Result
 from skae._warnings import warn_caller
@@ -27,6 +24,7 @@ from skae.estimators._build import check_range
 from skae.estimators._estimator import estimator
 from skae.estimators._inference import in_chunks
 from skae.estimators._input import read_weight
+from skae.estimators._sampling import portions, sampling_draws
 from skae.latents import kl, log_prior_ratio, means, split
 from skae.likelihoods import Bernoulli, Gaussian, Laplace, Likelihood, Mixed, Poisson
 from skae.losses import Loss
@@ -39,7 +37,6 @@ _COLLAPSED = 0.25  # of the units active, below which a warning says so
 _ENOUGH = 64  # draws for an expectation: the mean bound is then right to tenths of a nat or better
 _TAIL = 1e-10  # probability beyond which no draw lies
 BLOCK = 64  # draws decoded at once
-_CELLS = 2**21  # of the widest layer, drawn at once
 _ROUNDING = 1e-6
 _SUM_ROUNDING = 1e-3  # of the mean of a row's shares, in float32
 _SPREADS: dict[str, Any] = {"gaussian": Gaussian, "laplace": Laplace}
@@ -343,18 +340,10 @@ class LatentVariableAutoencoder(BaseAutoencoder):
             The rows, in the dtype of the network.
         """
         check_is_fitted(self)
-        _validate(self, {"n_samples": [Interval(Integral, 1, None, closed="left")],
-                         "random_state": ["random_state"]},
-                  n_samples=n_samples, random_state=random_state)  # fmt: skip
-        seed = secrets.randbits(31)
-        if random_state is not None:
-            seed = int(check_random_state(random_state).randint(2**31 - 1))
-        parameter = next(self.decoder_.parameters())
-        generator = torch.Generator(parameter.device).manual_seed(seed)
-        rng = Draws([generator], parameter.dtype, parameter.device)
+        rng = sampling_draws(self, n_samples, random_state)
         drawn = []
         with torch.no_grad():
-            for n in _portions(n_samples, max(1, _CELLS // self._widest)):
+            for n in portions(n_samples, self._widest):
                 raw = infer(self.decoder_, rng.normal((n, self.n_components_)))
                 drawn.append(self.objective_.loss.draw(raw, rng))
         return torch.cat(drawn).cpu().numpy()
@@ -420,7 +409,9 @@ class LatentVariableAutoencoder(BaseAutoencoder):
         """Validate the present number of samples, which may have been set after training."""
         name = "n_importance_samples"
         constraint = {name: self._parameter_constraints[name]}
-        _validate(self, constraint, n_importance_samples=self.n_importance_samples)
+        validate_parameter_constraints(
+            constraint, {name: self.n_importance_samples}, type(self).__name__
+        )
 
     def _bound(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         h, S = infer(self.encoder_, x), self.n_importance_samples
@@ -453,16 +444,6 @@ class LatentVariableAutoencoder(BaseAutoencoder):
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = self.likelihood == "poisson"
         return tags
-
-
-def _validate(estimator: Any, constraints: dict[str, list], **given: Any) -> None:
-    validate_parameter_constraints(constraints, given, type(estimator).__name__)
-
-
-def _portions(n: int, most: int) -> Iterator[int]:
-    """Numbers up to `most` that add up to n."""
-    for start in range(0, n, most):
-        yield min(most, n - start)
 
 
 def fixed_draws(n: int, h: Tensor) -> Tensor:

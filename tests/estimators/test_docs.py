@@ -142,6 +142,10 @@ def fitted(X):
         if issubclass(cls, ClassifierMixin | RegressorMixin):
             return [cls(max_iter=2, early_stopping=True).fit(frame, np.arange(len(frame)) % 3)]
         one_layer = {"hidden_layer_sizes": (), "activation": "identity"}
+        if cls is skae.AdversarialAutoencoder:
+            one_layer |= {"n_clusters": "classes"}
+            return [cls(max_iter=2, early_stopping=True, **changed).fit(frame, np.arange(60) % 3)
+                    for changed in ({}, one_layer)]  # fmt: skip
         return [cls(max_iter=2, early_stopping=True, **changed).fit(frame)
                 for changed in ({}, one_layer)]  # fmt: skip
 
