@@ -37,6 +37,7 @@ class Part(NamedTuple):
     columns: slice
     prior: Prior
     discriminator: Dense
+    noise: float = 0.0  # standard deviation, on all that the network sees
 
 
 class Labelled(NamedTuple):
@@ -55,7 +56,6 @@ class Game:
     discriminator_rate: float = 1e-3
     generator_rate: float = 1e-3  # 0: codes are left to the reconstruction
     momentum: float = 0.5  # beta_1 under adam
-    noise: float = 0.0  # standard deviation, of what the discriminators see
     smoothing: float = 0.0
 
     def __call__(self, run: Run) -> Regularisation:
@@ -98,8 +98,8 @@ class Discriminator:
 
     def logit(self, z: Tensor, parameters: Parameters) -> Tensor:
         """log D / (1 - D) of codes or draws, of shape (n, 1)."""
-        if self.game.noise > 0:
-            z = z + self.game.noise * self.draws.normal(z)
+        if self.part.noise > 0:
+            z = z + self.part.noise * self.draws.normal(z)
         return self.part.discriminator.forward(parameters, z)
 
     def step(self, z: Tensor, weight: Tensor | None, factor: float) -> Tensor:

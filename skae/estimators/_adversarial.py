@@ -25,8 +25,8 @@ from skae.priors import Prior
 
 _CELLS = 2**21  # of the widest layer, held at once
 _DRAWS = 10_000  # of the prior, to which the codes' spread is compared
-_FAR = 3.0  # times the prior's spread, or that part of it: a code that has not come to its prior
-_BEATEN = 0.1  # of log 4: a discriminator with this loss tells nearly every code from a draw
+_FAR = 2.0  # times the spread of the prior, or that part of it: codes that have not come to it
+_BEATEN = 0.25  # of log 4: a discriminator with this loss tells most codes from draws
 _FEW = 0.5  # of the clusters that the prior has
 
 
@@ -186,6 +186,6 @@ def fault_of_discriminator(loss: float) -> str | None:
     if loss >= _BEATEN * math.log(4):
         return None
     return (
-        f"A discriminator tells nearly all codes from draws of the prior (its loss is {loss:.2g} "
+        f"A discriminator tells most codes from draws of the prior (its loss is {loss:.2g} "
         f"nats, at equality {math.log(4):.2f})"
     )
