@@ -133,8 +133,10 @@ class Regularisation:
         self.gradients = self.buffer.view(self.grad)
         self.generator = _solver(run, self.buffer.flat, game.momentum)
         self.classifier = _solver(run, self.buffer.flat)
-        self.totals = [torch.zeros(2, len(game.parts), device=run.source.device)]
-        self.curves: list[Tensor] = []  # of every epoch, (2, parts): discriminators, generators
+        # Losses of discriminators and generators, (2, parts): sums over the rows, then means of
+        # every epoch.
+        self.total = self.grad.new_zeros(2, len(game.parts))
+        self.curves: list[Tensor] = []
         if game.labelled is not None:
             source, rows = game.labelled
             size = min(run.training.batch_size, source.n)
@@ -162,7 +164,7 @@ class Regularisation:
         if self.game.generator_rate > 0:
             self._descend(sum(passed), self.generator, self.game.generator_rate * factor)  # type: ignore[arg-type]
         losses = torch.stack([torch.stack(told), torch.stack(passed).detach()])
-        self.totals.append(losses * len(x))
+        self.total.add_(losses, alpha=len(x))
 
     def _classify(self, factor: float) -> None:
         """A step on the categories of rows that have a label."""
@@ -195,14 +197,14 @@ class Regularisation:
 
     def end_epoch(self) -> None:
         """Record the players' mean losses; labelled rows begin a new cycle with every epoch."""
-        self.curves.append(sum(self.totals).cpu() / self.run.source.n)  # type: ignore[union-attr]
-        self.totals = self.totals[:1]
+        self.curves.append(self.total.cpu() / self.run.source.n)
+        self.total.zero_()
         if self.game.labelled is not None:
             self.cycle = self._labelled()
 
     def report(self) -> dict[str, Tensor]:
         """Both players' losses, of shape (epochs, parts) each."""
-        curves = torch.stack(self.curves) if self.curves else self.totals[0].cpu()[None, :, :][:0]
+        curves = torch.stack(self.curves) if self.curves else self.total.cpu().unsqueeze(0)[:0]
         return {"discriminator_curve": curves[:, 0], "generator_curve": curves[:, 1]}
 
     def state(self) -> dict[str, Any]:

@@ -7,17 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from sklearn.utils._array_api import _convert_to_numpy, get_namespace
-from sklearn.utils.validation import check_consistent_length
 from torch import Tensor
 
 from skae._engine.adversarial import Labelled
 from skae._engine.batches import Source
 from skae._engine.rng import Draws
 from skae._engine.start import Moments, moments
-from skae.estimators._outputs import read_labels
 from skae.latents import categories_gradient, with_categories
 from skae.networks import Network
 from skae.objective import Objective, Rows, is_positive
@@ -65,33 +61,6 @@ class AdversarialCategories(Adversarial):
 
 
 # ---- labels
-
-
-def class_indices(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The classes, and for every row the place of its own among them, -1 without a label."""
-    if y is None:
-        raise ValueError(
-            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
-            "is None: n_clusters='classes' has a category for each class. Pass y, or a number as "
-            "n_clusters."
-        )
-    xp, is_array_api = get_namespace(y)
-    y = _convert_to_numpy(y, xp) if is_array_api else y
-    labels, known = read_labels(estimator, y, estimator.unlabeled)
-    check_consistent_length(X, known)
-    if labels.ndim > 1:
-        raise ValueError(
-            f"y has {labels.shape[1]} columns, but n_clusters='classes' needs one label a row."
-        )
-    classes, of_labelled = np.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(
-            f"y has only one class, {classes.tolist()[0]!r}: there is nothing to tell it from. "
-            "Give rows of at least two classes, or n_clusters=None."
-        )
-    index = np.full(len(known), -1)
-    index[known] = of_labelled
-    return classes, index
 
 
 def labelled_rows(source: Source, rows: Rows, n_classes: int) -> Labelled:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -24,7 +23,6 @@ from skae._warnings import warn_caller
 from skae.estimators._adversarial import (
     Adversarial,
     AdversarialCategories,
-    class_indices,
     code_moments,
     fault_of_clusters,
     fault_of_discriminator,
@@ -34,6 +32,7 @@ from skae.estimators._adversarial import (
 )
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._build import layer_sizes
+from skae.estimators._categories import HasCategories, class_indices
 from skae.estimators._estimator import estimator
 from skae.estimators._input import Data
 from skae.estimators._sampling import portions, sampling_draws
@@ -46,15 +45,6 @@ _ANYTHING: Any = "no_validation"
 _NOISE_OF_CATEGORIES = 0.3
 
 
-def _has_clusters(self) -> bool:
-    if self.n_clusters is None:
-        raise AttributeError(
-            f"This {type(self).__name__} has no categories to predict. Set n_clusters, to a number "
-            "or to 'classes', and fit again."
-        )
-    return True
-
-
 def _sees_no_classes(self) -> bool:
     if self.n_clusters == "classes":
         raise AttributeError(
@@ -65,7 +55,7 @@ def _sees_no_classes(self) -> bool:
 
 
 @estimator
-class AdversarialAutoencoder(BaseAutoencoder):
+class AdversarialAutoencoder(HasCategories, BaseAutoencoder):
     r"""Autoencoder whose codes, over all rows, are distributed as a prior: what it decodes is data.
 
     After the step on the reconstruction of each batch, two players take one each [1]_. A
@@ -289,13 +279,6 @@ class AdversarialAutoencoder(BaseAutoencoder):
         given = getattr(self, name)
         return self.learning_rate_init if given is None else given
 
-    @property
-    def _n_categories(self) -> int:
-        """Number of categories; 0 without, and before the classes are known."""
-        if self.n_clusters == "classes":
-            return len(getattr(self, "classes_", ()))
-        return int(self.n_clusters or 0)
-
     def _refuse(self) -> None:
         """Raise where a parameter has no meaning here."""
         if self.solver in FULL_BATCH:
@@ -313,22 +296,6 @@ class AdversarialAutoencoder(BaseAutoencoder):
                 f"unlabeled={self.unlabeled!r} marks rows in y, which is not used under "
                 f"n_clusters={self.n_clusters!r}. Set n_clusters='classes', or leave it None."
             )
-
-    def _cluster_weights(self) -> tuple[float, ...] | None:
-        """How often each category comes, adding up to 1."""
-        if self.cluster_weights is None:
-            return None
-        c = self._n_categories
-        try:
-            weights = np.asarray(self.cluster_weights, dtype=np.float64)
-        except (TypeError, ValueError):
-            weights = np.empty(0)
-        if weights.shape != (c,) or not (weights > 0).all() or not np.isfinite(weights).all():
-            raise ValueError(
-                f"cluster_weights must be {c} positive numbers, one for each category that there "
-                f"is (n_clusters={self.n_clusters!r}), got {self.cluster_weights!r}."
-            )
-        return tuple((weights / weights.sum()).tolist())
 
     def _network(self, objective: Objective, source: Source, m: Moments) -> tuple[Network, int]:
         prior, c = resolve_prior(self.prior), self._n_categories
@@ -375,15 +342,15 @@ class AdversarialAutoencoder(BaseAutoencoder):
         std = m.variance[:k].sqrt().cpu() / prior_spread(style.prior, k)  # type: ignore[index]
         return result._replace(learned={**result.learned, "spread": std, "shares": m.mean[k:]})
 
+    def _priors(self) -> tuple[Prior, ...]:
+        """Of style, and of the category if there is one."""
+        weights = self._cluster_weights()
+        style = resolve_prior(self.prior)
+        return (style, Category(weights)) if self._n_categories else (style,)
+
     def _game(self, source: Source, rows: Rows, width: int) -> Game:
-        c = self._n_categories
-        priors: list[Prior] = [resolve_prior(self.prior)]
-        columns = [slice(0, width - c)]
-        if c:
-            priors.append(Category(self._cluster_weights()))
-            columns.append(slice(width - c, width))
-        elif self.cluster_weights is not None:
-            self._cluster_weights()
+        k = width - self._n_categories
+        columns = (slice(0, k), slice(k, width))
         sizes = layer_sizes(self.discriminator_layer_sizes, "discriminator_layer_sizes")
         stacks = (
             Dense("discriminator", (part.stop - part.start, *sizes, 1), self.activation, "identity")
@@ -392,8 +359,8 @@ class AdversarialAutoencoder(BaseAutoencoder):
         given = self.discriminator_noise
         noises = (0.0, _NOISE_OF_CATEGORIES) if given is None else (float(given),) * 2
         return Game(
-            parts=tuple(map(Part, columns, priors, stacks, noises)),
-            labelled=None if rows.y is None else labelled_rows(source, rows, c),
+            parts=tuple(map(Part, columns, self._priors(), stacks, noises)),
+            labelled=None if rows.y is None else labelled_rows(source, rows, width - k),
             discriminator_rate=float(self._rate("discriminator_learning_rate_init")),
             generator_rate=float(self._rate("generator_learning_rate_init")),
             momentum=float(self.adversarial_momentum),
@@ -426,7 +393,8 @@ class AdversarialAutoencoder(BaseAutoencoder):
             for player in ("discriminator", "generator")
             if (curve := state.get(f"{player}_curve")) is not None
         }
-        return curves | ({"spread_": state["spread"]} if "spread" in state else {})
+        spread = {"spread_": state["spread"]} if "spread" in state else {}
+        return {**curves, **spread, "_drawn_from": self._priors()}
 
     # ---- a fitted model
 
@@ -448,74 +416,14 @@ class AdversarialAutoencoder(BaseAutoencoder):
         """
         check_is_fitted(self)
         rng = sampling_draws(self, n_samples, random_state)
-        prior, c = resolve_prior(self.prior), self._n_categories
+        c = getattr(self.objective_, "n_clusters", 0)
+        widths = (self.n_components_ - c, c)
         drawn = []
         with torch.no_grad():
             for n in portions(n_samples, self._widest):
-                z = prior.draw(n, self.n_components_ - c, rng)
-                if c:
-                    z = torch.cat([z, Category(self._cluster_weights()).draw(n, c, rng)], -1)
-                drawn.append(self._decode(z))
+                both = zip(self._drawn_from, widths, strict=False)
+                drawn.append(self._decode(torch.cat([p.draw(n, k, rng) for p, k in both], -1)))
         return torch.cat(drawn).cpu().numpy()
-
-    @available_if(_has_clusters)
-    def predict_proba(self, X):
-        """Give the probability of every category: the last columns of the code.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
-        Returns
-        -------
-        p : ndarray of shape (n_samples, n_clusters)
-            Rows add up to 1; classes in the order of `classes_`.
-        """
-        data = self._read(X, "predict_proba")
-        codes = self._by_chunks(data, self._encode, self._n_features_out)
-        return data.give_back(codes[:, -self._n_categories :])
-
-    @available_if(_has_clusters)
-    def predict(self, X):
-        """Find the most probable category: a cluster, or a class with ``n_clusters="classes"``.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            Numbers of clusters from 0, or classes.
-        """
-        data = self._read(X, "predict")
-        codes = self._by_chunks(data, self._encode, self._n_features_out)
-        index = codes[:, -self._n_categories :].argmax(-1).cpu().numpy()
-        return self.classes_[index] if self.n_clusters == "classes" else index
-
-    @available_if(_has_clusters)
-    def fit_predict(self, X, y=None, sample_weight=None):
-        """Fit to X and return `labels_`.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data.
-
-        y : array-like of shape (n_samples,), default=None
-            Labels, for ``n_clusters="classes"``.
-
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            Numbers of clusters from 0, or classes.
-        """
-        return self.fit(X, y, sample_weight=sample_weight).labels_
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

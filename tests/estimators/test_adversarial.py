@@ -247,6 +247,14 @@ def test_what_was_fitted_before_is_forgotten(X):
     assert model.transform(X).shape == (60, 2)
 
 
+def test_what_is_set_after_fit_has_no_say_before_the_next(X):
+    model = quick(n_clusters=3).fit(X)
+    found, S = model.predict(X), model.sample(4, random_state=0)
+    model.set_params(n_clusters=2, prior="swiss_roll", cluster_weights=[1, 9])
+    np.testing.assert_array_equal(model.predict(X), found)
+    np.testing.assert_array_equal(model.sample(4, random_state=0), S)
+
+
 def test_labels_change_with_what_predict_gives_in_partial_fit(X):
     model = quick(n_clusters=3)
     model.partial_fit(X[:20])
