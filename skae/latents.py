@@ -1,4 +1,4 @@
-"""Functions of the code: which of its units stay; Gaussian codes.
+"""Functions of the code: which of its units stay; Gaussian codes; categories.
 
 Leading axes are models; ``k`` may be one number for all, or a tensor of shape (M, 1, 1).
 """
@@ -137,3 +137,16 @@ def log_density(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     """log N(z; mu, sigma^2) of every unit, in nats, without the constant -log(2 pi) / 2."""
     epsilon = (z - mean) * torch.exp(-_HALF * log_var)
     return -_HALF * (epsilon.square() + log_var)
+
+
+def with_categories(h: Tensor, c: int) -> Tensor:
+    """h with a softmax over its last c columns: probabilities of c categories beside the rest."""
+    k = h.shape[-1] - c
+    return torch.cat([h[..., :k], torch.softmax(h[..., k:], -1)], -1)
+
+
+def categories_gradient(d_z: Tensor, z: Tensor, c: int) -> Tensor:
+    """`d_z` carried back through `with_categories`, of the shape of z."""
+    k = z.shape[-1] - c
+    p, d_p = z[..., k:], d_z[..., k:]
+    return torch.cat([d_z[..., :k], p * (d_p - (p * d_p).sum(-1, keepdim=True))], -1)

@@ -15,9 +15,9 @@ FILES = {
     for path in ROOT.rglob("*.py")
 }
 DEFINITIONS = {f"skae.{name}" for name in (
-    "_warnings", "activations", "bounds", "corruption", "cross_prediction", "latents",
-    "likelihoods", "losses", "modules", "monte_carlo", "networks", "objective", "pairs",
-    "penalties", "two_layers")}  # fmt: skip
+    "_warnings", "activations", "bounds", "corruption", "cross_prediction", "label_losses",
+    "latents", "likelihoods", "losses", "modules", "monte_carlo", "networks", "objective", "pairs",
+    "penalties", "priors", "two_layers")}  # fmt: skip
 # Below the estimators there is only torch, but where data enter and SciPy optimises.
 NUMERIC = {
     "skae._engine.batches": {"numpy", "scipy"},

@@ -21,6 +21,9 @@ PURPOSES = (
     "module",
     "input_dropout",
     "penalty",
+    "prior",
+    "adversary",
+    "labels",
 )
 
 

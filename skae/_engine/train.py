@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -74,6 +74,25 @@ class Result(NamedTuple):
     learned: dict[str, Tensor]  # the objective's state that belongs to `parameters`
 
 
+class Further(Protocol):
+    """Steps of other kinds, which follow that of every batch in adam and sgd."""
+
+    def step(self, x: Tensor, rows: Rows, factor: float) -> None:
+        """On a batch; `factor` is what the schedule leaves of the learning rate."""
+
+    def end_epoch(self) -> None:
+        """After the last batch of an epoch."""
+
+    def report(self) -> dict[str, Tensor]:
+        """What there is to tell of them, beside the objective's state."""
+
+    def state(self) -> dict[str, Any]:
+        """What a later run needs to go on."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+
+
 class Run:
     """The pieces of one call of `train`."""
 
@@ -115,6 +134,7 @@ class Run:
         self.solver: Adam | SGD | None = None
         widest = max([source.d, *(shape[-1] for shape in network.bias_shapes().values() if shape)])
         self.chunk = max(1, _CELLS // widest)  # rows of a pass over everything, at a time
+        self.further: Further | None = None
         # Of a single model, under validation:
         self.best_buffers: dict[str, Tensor] = {}
         self.best_state: Mapping[str, Tensor] = {}
@@ -170,8 +190,12 @@ class Run:
         return (total / count).tolist()
 
     def copy_state(self) -> dict[str, Tensor]:
-        """The objective's present state with its own storage."""
-        return {name: value.clone() for name, value in self.objective_state.items()}
+        """The objective's present state with its own storage, and what further steps report."""
+        return {name: value.clone() for name, value in self.objective_state.items()} | self.told()
+
+    def told(self) -> dict[str, Tensor]:
+        """What further steps report, if there are any."""
+        return {} if self.further is None else self.further.report()
 
     def copy_parameters(self) -> dict[str, Tensor]:
         """The present parameters with their own storage."""
@@ -189,6 +213,7 @@ class Run:
             "buffers": self.network.buffers(),
             "best_buffers": self.best_buffers,
             "best_state": {name: value.clone() for name, value in self.best_state.items()},
+            "further": None if self.further is None else self.further.state(),
         }
 
 
@@ -205,8 +230,12 @@ def train(
     models: int | None = None,
     state: Mapping[str, Any] | None = None,
     on_epoch: Callable[[Epoch], bool] | None = None,
+    further: Callable[[Run], Further] | None = None,
 ) -> Result:
-    """Train one model (`models` None) or a stack of them from `initial`, or on from `state`."""
+    """Train one model (`models` None) or a stack of them from `initial`, or on from `state`.
+
+    `further` makes the steps that follow that of every batch, for a single model.
+    """
     if training.solver in FULL_BATCH:
         refuse_noise(objective, network, training.solver)
         if models is not None:
@@ -222,6 +251,8 @@ def train(
     run = Run(
         network, objective, source, rows, training, streams, initial, validation, models, on_epoch
     )
+    if further is not None:
+        run.further = further(run)
     if state:
         _restore(run, state)
     batch = source.n if training.solver in FULL_BATCH else min(training.batch_size, source.n)
@@ -251,6 +282,7 @@ def _without_autograd(run: Run) -> AbstractContextManager:
     is_ours = {type(part).__module__ for part in parts} <= _KEEPS_NOTHING
     is_ours &= type(run.objective).__module__.startswith("skae.")
     enters = not isinstance(run.engine, Fused) or run.engine.enters_autograd
+    enters |= run.further is not None
     return torch.inference_mode() if is_ours and not enters else torch.no_grad()
 
 
@@ -306,7 +338,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 def _descend(run: Run, solver: Adam | SGD) -> None:
     """Adam and SGD: a step a batch."""
-    t, engine, buffer = run.training, run.engine, run.buffer
+    t, engine, buffer, further = run.training, run.engine, run.buffer, run.further
     batches = Batches(run.source, run.rows, t.batch_size, t.shuffle)
     shuffle = run.streams.draws("shuffle", run.source.dtype)
     rate: Any = t.learning_rate_init
@@ -325,7 +357,11 @@ def _descend(run: Run, solver: Adam | SGD) -> None:
             solver.step(flat, grad, rate if is_constant else rate * schedule(progress))
             if limited:
                 limit_norms(limited, t.max_norm)  # type: ignore[arg-type]
+            if further is not None:
+                further.step(x, rows, schedule(progress))
         run.objective_state = state
+        if further is not None:
+            further.end_epoch()
         loss = [value / n for value in engine.take_value().view(-1).tolist()]
         ended = min(1.0, (epoch + 1) / horizon)
         if run.end_epoch(loss, grad if batches.count == 1 else None, ended):
@@ -383,6 +419,8 @@ def _restore(run: Run, state: Mapping[str, Any]) -> None:
     run.network.load_buffers(state["buffers"])
     run.best_buffers, run.best_state = state["best_buffers"], state["best_state"]
     run.epoch = state["epoch"]
+    if run.further is not None:
+        run.further.restore(state["further"])
     # The objective may have been told to keep other things than it did.
     kept, fresh = state["objective"], run.objective_state
     run.objective_state = {name: kept.get(name, value) for name, value in fresh.items()}
@@ -394,7 +432,7 @@ def _result(run: Run) -> Result:
     best = run.monitor.chosen(run.buffer.flat)
     parameters = {name: p.clone() for name, p in run.buffer.view(best).items()}
     learned = {k: v.clone() for k, v in (run.best_state or run.objective_state).items()}
-    return Result(parameters, run.monitor, run.plan, state, learned)
+    return Result(parameters, run.monitor, run.plan, state, learned | run.told())
 
 
 def stacked_parameters(each: Sequence[Parameters]) -> dict[str, Tensor]:

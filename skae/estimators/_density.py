@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, validate_parameter_constraints
+from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skae._engine.batches import Source
-from skae._engine.rng import Draws
 from skae.estimators._fitted import FittedAutoencoder
 from skae.estimators._inference import in_chunks
 from skae.estimators._input import read_weight
+from skae.estimators._sampling import portions, sampling_draws
 from skae.latents import split
 from skae.modules import infer
 from skae.monte_carlo import BLOCK, ENOUGH, GaussianModel
 
 ACTIVE = 0.01  # Burda et al.: variance of a unit's posterior mean over the rows
-_CELLS = 2**21  # of the widest layer, drawn at once
 
 
 class FittedDensity(FittedAutoencoder):
@@ -99,18 +94,10 @@ class FittedDensity(FittedAutoencoder):
             The rows, in the dtype of the network.
         """
         check_is_fitted(self)
-        _validate(self, {"n_samples": [Interval(Integral, 1, None, closed="left")],
-                         "random_state": ["random_state"]},
-                  n_samples=n_samples, random_state=random_state)  # fmt: skip
-        seed = secrets.randbits(31)
-        if random_state is not None:
-            seed = int(check_random_state(random_state).randint(2**31 - 1))
-        parameter = next(self.decoder_.parameters())
-        generator = torch.Generator(parameter.device).manual_seed(seed)
-        rng, model = Draws([generator], parameter.dtype, parameter.device), self._model
+        rng, model = sampling_draws(self, n_samples, random_state), self._model
         with torch.no_grad():
-            portions = _portions(n_samples, max(1, _CELLS // self._widest))
-            drawn = [model.sample(n, self.n_components_, rng) for n in portions]
+            parts = portions(n_samples, self._widest)
+            drawn = [model.sample(n, self.n_components_, rng) for n in parts]
         return torch.cat(drawn).cpu().numpy()
 
     def score_samples(self, X):
@@ -182,14 +169,5 @@ class FittedDensity(FittedAutoencoder):
         """Validate the present number of samples, which may have been set after training."""
         name = "n_importance_samples"
         constraint = {name: self._parameter_constraints[name]}
-        _validate(self, constraint, n_importance_samples=self.n_importance_samples)
-
-
-def _validate(estimator: Any, constraints: dict[str, list], **given: Any) -> None:
-    validate_parameter_constraints(constraints, given, type(estimator).__name__)
-
-
-def _portions(n: int, most: int) -> Iterator[int]:
-    """Numbers up to `most` that add up to n."""
-    for start in range(0, n, most):
-        yield min(most, n - start)
+        given = {name: self.n_importance_samples}
+        validate_parameter_constraints(constraint, given, type(self).__name__)

@@ -155,9 +155,13 @@ def fitted(X):
         if issubclass(cls, ClassifierMixin | RegressorMixin):
             return [cls(max_iter=2, early_stopping=True).fit(frame, np.arange(len(frame)) % 3)]
         changed = [{}, {"hidden_layer_sizes": (), "activation": "identity"}]
+        labels = None
         if cls is skae.ImportanceWeightedAutoencoder:
             changed.append({"n_top_components": 2})
-        return [cls(max_iter=2, early_stopping=True, **given).fit(frame) for given in changed]
+        if cls is skae.AdversarialAutoencoder:
+            changed[1]["n_clusters"], labels = "classes", np.arange(len(frame)) % 3
+        return [cls(max_iter=2, early_stopping=True, **given).fit(frame, labels)
+                for given in changed]  # fmt: skip
 
     return of
 

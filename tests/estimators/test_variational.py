@@ -15,7 +15,7 @@ from torch import nn
 
 from skae import ImportanceWeightedAutoencoder, VariationalAutoencoder, monte_carlo
 from skae.bounds import Evidence
-from skae.estimators import _density, _inference
+from skae.estimators import _inference, _sampling
 
 BOTH = [VariationalAutoencoder, ImportanceWeightedAutoencoder]
 
@@ -251,7 +251,7 @@ def test_samples_are_those_of_the_seed(fitted):
 
 
 def test_many_samples_are_drawn_in_parts(fitted, monkeypatch):
-    monkeypatch.setattr(_density, "_CELLS", 60)
+    monkeypatch.setattr(_sampling, "_CELLS", 60)
     X = fitted.sample(25, random_state=0)
     assert X.shape == (25, 6)
     assert len(np.unique(X[:, 0])) == 25
