@@ -1,0 +1,9 @@
+"""
+x
+=
+y
+"""
+
+from skae import Autoencoder
+
+print(Autoencoder)
