@@ -70,6 +70,7 @@ TEXTS = [
     *(ROOT / "skae").rglob("*.py"),
 ]
 LINK = re.compile(r"https?://[^\s>)\]\"'`]+")
+HOST = re.compile(r"https://[\w-]+(\.[\w-]+)+(/|$)")
 ARXIV = re.compile(r"arxiv(?:\.org/abs/|:)\s*([\w./-]*\w)", re.I)
 DOI = re.compile(r"doi\.org/([^\s>)\]\"'`]*)")
 
