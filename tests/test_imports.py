@@ -48,13 +48,15 @@ def imported(module):
 
 
 def layer(module):
-    """definitions < engine < estimators < package; `testing` stands beside the estimators."""
+    """definitions < engine < estimators < package; `testing` and tools stand beside them."""
     if module in DEFINITIONS:
         return "definitions"
     if module == "skae._engine" or module.startswith("skae._engine."):
         return "engine"
     if module == "skae":
         return "package"
+    if module == "skae.callbacks" or module.startswith("skae.inspection"):
+        return "tools"
     return "testing" if module == "skae.testing" else "estimators"
 
 
@@ -63,6 +65,7 @@ MAY_IMPORT = {
     "engine": {"engine", "definitions"},
     "testing": {"engine", "definitions"},
     "estimators": {"estimators", "engine", "definitions"},
+    "tools": {"tools", "definitions"},
     "package": {"estimators", "definitions", "testing"},
 }
 OWN = {m: sorted(i for i in imported(m) if i.partition(".")[0] == "skae") for m in FILES}
