@@ -23,6 +23,7 @@ extensions = [
     "myst_parser",
     "sphinx_gallery.gen_gallery",
     "api_pages",
+    "results_page",
     "mathml",
     "names",
 ]

@@ -1,9 +1,0 @@
-"""
-x
-=
-y
-"""
-
-from skae import Autoencoder
-
-print(Autoencoder)
