@@ -8,6 +8,7 @@ a row is its score, the errors of its features are the explanation.
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from sklearn.datasets import load_breast_cancer
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
@@ -33,8 +34,8 @@ detector = make_pipeline(
     StandardScaler(), ReconstructionOutlierDetector(estimator=network, contamination=0.05)
 ).fit(train)
 
-new = np.concatenate([held_out, malignant])
-is_benign = np.repeat([True, False], [len(held_out), len(malignant)])
+new = pd.concat([held_out, malignant])
+is_benign = (y[new.index] == 1).to_numpy()
 scores = detector.score_samples(new)
 flagged = detector.predict(new) == -1
 print(f"AUROC {roc_auc_score(is_benign, scores):.3f}")
@@ -63,7 +64,7 @@ OutlierDisplay.from_predictions(
 # of its values.
 
 worst = int(np.argmin(scores))
-row = detector[:-1].transform(new)[[worst]]
+row = detector[:-1].transform(new.iloc[[worst]])
 expected = detector[-1].estimator_.reconstruct(row)
 order = np.argsort(errors[worst])[::-1][:8]
 fig, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")

@@ -22,6 +22,15 @@ side = np.linspace(-5, 5, 300)
 grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
 colours = ListedColormap(plt.get_cmap("Pastel1").colors[:3])
 
+
+def three_units(k):
+    """Three units, of which k stay; training begins with all of them, so that none dies at once."""
+    return KSparseAutoencoder(
+        n_components=3, k=k, batch_size=32, learning_rate_init=1e-2, learning_rate="linear",
+        max_iter=60, tol=None, random_state=1,
+    ).fit(X)  # fmt: skip
+
+
 # %%
 # For k = 1 a region is where one unit is the largest; for k = 2 where one is the *smallest*, and the
 # other two stay. Arrows are the units' weights: the directions that they respond to, and, as weights
@@ -29,9 +38,7 @@ colours = ListedColormap(plt.get_cmap("Pastel1").colors[:3])
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
 for ax, k in zip(axes, (1, 2), strict=True):
-    model = KSparseAutoencoder(
-        n_components=3, k=k, k_start=k, batch_size=32, max_iter=100, tol=None, random_state=0
-    ).fit(X)
+    model = three_units(k)
     kept = model.transform(grid) != 0
     region = np.unique(kept, axis=0, return_inverse=True)[1].reshape(300, 300)
     ax.imshow(region, origin="lower", extent=(-5, 5, -5, 5), cmap=colours, vmin=0, vmax=2)
@@ -47,11 +54,9 @@ for ax, k in zip(axes, (1, 2), strict=True):
 # With k = 1 every region is reconstructed by a line, one unit's direction; together they are three
 # lines, which one linear unit could never be.
 
-model = KSparseAutoencoder(
-    n_components=3, k=1, k_start=1, batch_size=32, max_iter=100, tol=None, random_state=0
-).fit(X)
+model = three_units(1)
 X_hat = model.reconstruct(X)
-active = model.transform(X).argmax(axis=1)
+active = (model.transform(X) != 0).argmax(axis=1)
 fig, ax = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
 for unit in range(3):
     ours = active == unit

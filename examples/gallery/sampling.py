@@ -23,13 +23,21 @@ model = VariationalAutoencoder(
 ).fit(X_train)  # fmt: skip
 
 # %%
-# New digits: codes from N(0, I), decoded. Below each the training image that is nearest to it, so
-# that one sees it is no copy.
+# New digits: codes from N(0, I), decoded. The likelihood is that of pixels that are black or white:
+# `sample` draws these, and `inverse_transform` gives the probabilities, which look more like the
+# grey images of the data. In the last row the training image that is nearest to each, so that one
+# sees that it is no copy.
 
-drawn = model.sample(12, random_state=1)
-nearest = X_train[((drawn[:, None] - X_train) ** 2).sum(-1).argmin(1)]
-fig, axes = plt.subplots(2, 12, figsize=(10, 2.2), layout="constrained")
-for row, images, name in zip(axes, (drawn, nearest), ("drawn", "nearest"), strict=True):
+rng = np.random.default_rng(0)
+probabilities = model.inverse_transform(rng.normal(size=(12, model.n_components_)))
+nearest = X_train[((probabilities[:, None] - X_train) ** 2).sum(-1).argmin(1)]
+shown = {
+    "sample": model.sample(12, random_state=1),
+    "decoded": probabilities,
+    "nearest": nearest,
+}
+fig, axes = plt.subplots(3, 12, figsize=(10, 3), layout="constrained")
+for row, (name, images) in zip(axes, shown.items(), strict=True):
     for ax, image in zip(row, images, strict=True):
         ax.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[])
@@ -39,7 +47,6 @@ for row, images, name in zip(axes, (drawn, nearest), ("drawn", "nearest"), stric
 # How likely is a row? `score_samples` is a lower bound on log p(x), in nats, and tightens with the
 # number of codes drawn. Noise is less likely than digits that the model has not seen.
 
-rng = np.random.default_rng(0)
 for n in (1, 10, 100):
     model.set_params(n_importance_samples=n)
     print(f"{n:3d} codes a row: {model.score(X_test):.2f} nats on new digits")

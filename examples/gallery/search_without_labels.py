@@ -33,11 +33,11 @@ print(search.best_params_)
 
 scores = -search.cv_results_["mean_test_score"].reshape(2, 3)
 fig, ax = plt.subplots(figsize=(5, 2.8), layout="constrained")
-image = ax.imshow(scores, cmap="viridis_r", aspect="auto")
+ax.imshow(scores, cmap="Blues", vmin=scores.min(), vmax=2 * scores.max(), aspect="auto")
 ax.set_xticks(range(3), labels=grid["autoencoder__learning_rate_init"])
 ax.set_yticks(range(2), labels=grid["autoencoder__activation"])
 for (i, j), value in np.ndenumerate(scores):
-    ax.text(j, i, f"{value:.4f}", ha="center", va="center", color="white")
+    ax.text(j, i, f"{value:.4f}", ha="center", va="center")
 ax.set(xlabel="learning rate", title="squared error of new rows")
 
 # %%

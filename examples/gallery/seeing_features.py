@@ -19,13 +19,14 @@ X = X / 16
 
 common = {"n_components": 25, "hidden_layer_sizes": (), "random_state": 0, "tol": None}
 steps = {"batch_size": 32, "max_iter": 60}
+decay = {"alpha": 1e-3}  # pixels without ink get no weight
 models = {
-    "plain, tanh": Autoencoder(activation="tanh", **steps, **common),
+    "plain, tanh": Autoencoder(activation="tanh", **steps, **decay, **common),
     "denoising, tanh": DenoisingAutoencoder(
-        activation="tanh", corruption="gaussian", noise_level=0.4, **steps, **common
+        activation="tanh", corruption="gaussian", noise_level=0.5, **steps, **decay, **common
     ),
-    "sparse": SparseAutoencoder(rho=0.1, solver="lbfgs", max_iter=300, **common),
-    "k-sparse, 5 of 25": KSparseAutoencoder(k=5, **steps, **common),
+    "sparse": SparseAutoencoder(rho=0.1, solver="lbfgs", max_iter=300, alpha=3e-4, **common),
+    "k-sparse, 5 of 25": KSparseAutoencoder(k=5, **steps, **decay, **common),
 }
 for model in models.values():
     model.fit(X)
@@ -36,8 +37,8 @@ for ax, (name, model) in zip(axes.flat, models.items(), strict=True):
     ax.set_title(name)
 
 # %%
-# A plain code is any basis of what it keeps. Units that are seldom active, by a penalty or because
-# only k stay, become more local: strokes and their ends.
+# A plain code is any basis of what it keeps: its units go up and down across the image. Of the
+# sparse and k-sparse units more look for one stroke, or a piece of one.
 #
 # The data's representation in the hidden layer: digits by units, in the order of the digits. Above
 # them is each unit's mean activation, which the penalty draws to 0.1.

@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
-from skae import DenoisingAutoencoder, StackedAutoencoder, fine_tune
+from skae import DenoisingAutoencoder, StackedAutoencoder, StackedAutoencoderClassifier, fine_tune
 from skae.inspection import LossCurveDisplay
 
 X, y = load_digits(return_X_y=True)
@@ -52,17 +52,14 @@ tuned = fine_tune(
 # Beside them the same classifier on pixels, and the same network without the first stage.
 
 pixels = LogisticRegression(max_iter=2000).fit(X_labelled, y_labelled)
-untrained = StackedAutoencoder(
-    layers=(128, 64), estimator=layer.set_params(max_iter=1), random_state=0
-).fit(X_labelled)
-plain = make_pipeline(untrained, LogisticRegression(max_iter=2000)).fit(X_labelled, y_labelled)
-no_pretraining = fine_tune(
-    plain, X_labelled, y_labelled, batch_size=32, max_iter=60, tol=None, random_state=0
-)
+no_pretraining = StackedAutoencoderClassifier(
+    layers=(128, 64), estimator=layer, pretrain=False, batch_size=32, max_iter=60, tol=None,
+    random_state=0,
+).fit(X_labelled, y_labelled)  # fmt: skip
 
 models = {
     "pixels": pixels,
-    "network, one epoch\nof pretraining": no_pretraining,
+    "network without\npretraining": no_pretraining,
     "codes of the stack": stages,
     "stack, fine-tuned": tuned,
 }

@@ -29,8 +29,8 @@ models = {
 }
 
 # %%
-# Codes of rows that no model was trained on, coloured by their position along the roll. The figure
-# in each title says how much of that position a linear regression on the two numbers explains.
+# Codes of rows that no model was trained on, coloured by their position along the roll. $R^2$ is the
+# share of that position that a linear regression on the two numbers explains.
 
 fig = plt.figure(figsize=(13, 3.2), layout="constrained")
 ax = fig.add_subplot(1, 5, 1, projection="3d")
@@ -43,7 +43,7 @@ for i, (name, model) in enumerate(models.items(), start=2):
     ax = fig.add_subplot(1, 5, i)
     ax.scatter(*codes.T, c=position_new, s=6)
     ax.set(xticks=[], yticks=[], aspect="equal")
-    ax.set_title(f"{name}\n{straight.score(codes, position_new):.2f}", size=10)
+    ax.set_title(f"{name}\n$R^2$ = {straight.score(codes, position_new):.2f}", size=10)
 
 # %%
 # The way back: a straight line in the plane of the codes, through the decoder, runs along the roll.
