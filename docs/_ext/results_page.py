@@ -9,8 +9,8 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 HEAD = """\
 # Measured
 
-The tables as the scripts wrote them, times first, then papers' claims. The first line of each is the
-script: `python benchmarks/<script>.py` writes it again.
+The tables as the scripts wrote them, times first, then papers' claims. The first line of each is
+the script: `python benchmarks/<script>.py` writes it again.
 """
 
 

@@ -32,9 +32,9 @@ def three_units(k):
 
 
 # %%
-# For k = 1 a region is where one unit is the largest; for k = 2 where one is the *smallest*, and the
-# other two stay. Arrows are the units' weights: the directions that they respond to, and, as weights
-# are tied, what they decode to.
+# For k = 1 a region is where one unit is the largest; for k = 2 where one is the *smallest*, and
+# the other two stay. Arrows are the units' weights: the directions that they respond to, and, as
+# weights are tied, what they decode to.
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
 for ax, k in zip(axes, (1, 2), strict=True):

@@ -29,8 +29,9 @@ models = {
 }
 
 # %%
-# Codes of rows that no model was trained on, coloured by their position along the roll. $R^2$ is the
-# share of that position that a linear regression on the two numbers explains.
+# Codes of rows that no model was trained on, coloured by their position along the roll. The
+# coefficient of determination in each title is that of a linear regression of the position on the
+# two numbers.
 
 fig = plt.figure(figsize=(13, 3.2), layout="constrained")
 ax = fig.add_subplot(1, 5, 1, projection="3d")
