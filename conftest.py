@@ -10,7 +10,7 @@ os.environ.setdefault("MPLBACKEND", "agg")  # read when matplotlib is first impo
 
 collect_ignore = []
 if importlib.util.find_spec("sklearn.callback") is None:
-    collect_ignore.append("skae/callbacks.py")  # its examples
+    collect_ignore.append("skae/callbacks")  # their examples
 
 
 @pytest.fixture(autouse=True)

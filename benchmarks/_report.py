@@ -18,7 +18,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 HERE = Path(__file__).resolve().parent
-PACKAGES = ("skae", "torch", "scikit-learn", "numpy", "scipy", "skorch", "pyod")
+PACKAGES = ("skae", "torch", "scikit-learn", "numpy", "scipy", "skorch", "pyod", "pythae")
 
 
 def parser(description: str, repeats: int) -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ all the others; `__init__.pyi` has them as type checkers read them.
 from importlib import import_module as _import_module
 
 _NAMES = {
+    "adversarial": ("AdversarialAutoencoder",),
     "autoencoder": ("Autoencoder",),
     "contractive": ("ContractiveAutoencoder",),
     "denoising": ("DenoisingAutoencoder",),

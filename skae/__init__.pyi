@@ -1,5 +1,6 @@
 """The public names, for type checkers; `__init__.py` has the same."""
 
+from skae.estimators.adversarial import AdversarialAutoencoder
 from skae.estimators.autoencoder import Autoencoder
 from skae.estimators.contractive import ContractiveAutoencoder
 from skae.estimators.denoising import DenoisingAutoencoder
@@ -19,6 +20,7 @@ from skae.estimators.stacked_predictors import (
 from skae.estimators.variational import VariationalAutoencoder
 
 __all__ = [
+    "AdversarialAutoencoder",
     "Autoencoder",
     "ContractiveAutoencoder",
     "DenoisingAutoencoder",

@@ -22,6 +22,7 @@ from skae.latents import (
     means,
     sample,
     sample_gradient,
+    samples,
     split,
 )
 from skae.likelihoods import Likelihood
@@ -107,7 +108,7 @@ class GaussianCode(Objective):
         if share is None:
             mean = energy.mean(-2)
         else:  # which may be of no rows
-            mean = (share.unsqueeze(-1) * energy).sum(-2)
+            mean = (share.unsqueeze(-2) @ energy).squeeze(-2)
             rate = _RATE * share.sum(-1, keepdim=True).to(state["scale"]).expand(mean.shape)
         found = self.loss.estimate(mean.to(state["scale"]), self.shared)  # type: ignore[attr-defined]
         scale = torch.lerp(state["scale"], found, rate)
@@ -131,7 +132,7 @@ class GaussianCode(Objective):
 
     def _scale(self, out: Forward) -> Tensor:
         """Of shape (..., 1, d)."""
-        return out.state["scale"].to(out.x.dtype).unsqueeze(-2)
+        return out.once("scale", lambda: out.state["scale"].to(out.x).unsqueeze(-2))
 
     def _normaliser(self, out: Forward) -> Tensor | None:
         """What the learned scales add to every row's loss, of shape (..., 1)."""
@@ -196,8 +197,10 @@ class Evidence(GaussianCode):
             return self._constant(out), None, {}
         divergence, slope = kl_and_gradient(out.h)
         value, counts = self._terms(out, divergence)
-        slope.unflatten(-1, (2, -1)).mul_((share * counts).unsqueeze(-2))  # of mu, of log sigma^2
-        return value, slope, {}
+        counts = times(share, counts)
+        if counts.shape[-1] > 1:  # of every unit
+            counts = joined(counts, counts)
+        return value, slope.mul_(counts), {}
 
     def _constant(self, out: Forward) -> Tensor | None:
         """What is left without the divergence, of shape (..., n)."""
@@ -209,7 +212,7 @@ class Evidence(GaussianCode):
         weight, normaliser, counts = self.weight_at(out.progress), self._normaliser(out), 1.0
         if self.penalises_batch:
             divergence, counts = self._freed(out, divergence)
-        value = (weight * divergence).sum(-1)
+        value = times(divergence, weight).sum(-1)
         return value if normaliser is None else value + normaliser, weight * counts
 
     def _freed(self, out: Forward, divergence: Tensor) -> tuple[Tensor, Any]:
@@ -222,10 +225,11 @@ class Evidence(GaussianCode):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportanceWeighted(GaussianCode):
+class SampledBound(GaussianCode):
     """The negative importance-weighted bound, -log (1 / S) sum_s p(x, z_s) / q(z_s | x).
 
-    `latent` gives S rows for each one of h, next to each other.
+    `latent` gives S rows for each one of h, next to each other. What the model has beside the
+    likelihood is `_log_ratio`.
 
     Parameters
     ----------
@@ -240,12 +244,12 @@ class ImportanceWeighted(GaussianCode):
     gradient: str = "plain"
 
     def latent(self, h, rng):
-        wide = h.repeat_interleave(self.n_importance_samples, -2)
-        return sample(wide, rng) if self.samples else means(wide).clone()
+        S = self.n_importance_samples
+        return samples(h, S, rng) if self.samples else means(h).repeat_interleave(S, -2)
 
     def latent_gradient(self, d_z, h, z):
-        wide = h.repeat_interleave(self.n_importance_samples, -2)
-        return self._of_rows(sample_gradient(d_z, wide, z)).sum(-2)
+        d_z, z = self._of_rows(d_z), self._of_rows(z)
+        return sample_gradient(d_z, h.unsqueeze(-2), z).sum(-2)
 
     def _of_rows(self, part: Tensor) -> Tensor:
         """What `latent` gave, by the row that it comes from: (..., n, S, width)."""
@@ -254,6 +258,53 @@ class ImportanceWeighted(GaussianCode):
     def __call__(self, out, net=None):
         log_w = self._log_weights(out, out.h.detach() if self._is_doubly else out.h)
         return math.log(self.n_importance_samples) - torch.logsumexp(log_w, -1)
+
+    def path_weight(self, out):
+        if not self._is_doubly:
+            return None
+        return self._importance(out).flatten(-2).unsqueeze(-1)
+
+    @property
+    def _is_doubly(self) -> bool:
+        return self.gradient == "doubly_reparameterized"
+
+    def _importance(self, out: Forward) -> Tensor:
+        """The normalised weights of the samples, of shape (..., n, S)."""
+        return torch.softmax(self._log_weights(out, out.h), -1)
+
+    def _log_weights(self, out: Forward, h: Tensor) -> Tensor:
+        """log p(x, z) / q(z | x) of every sample, of shape (..., n, S)."""
+        elements = self._elements(out)
+        cells, normaliser = self.cell_weight(out), self._normaliser(out)
+        if cells is not None:
+            elements = elements * cells.unsqueeze(-2)
+        value = elements.sum(-1) * self.loss.share(out.x.shape[-1])
+        value = value if normaliser is None else value + normaliser.unsqueeze(-1)
+        return self._log_ratio(out, h) - value
+
+    def _elements(self, out: Forward) -> Tensor:
+        """The likelihood's elements for every sample, of shape (..., n, S, d)."""
+        return out.once(
+            "elements", lambda: self.loss.elements(out.x.unsqueeze(-2), self._of_rows(out.raw))
+        )
+
+    def _log_ratio(self, out: Forward, h: Tensor) -> Tensor:
+        """log p(z) / q(z | x) of every sample, of shape (..., n, S)."""
+        raise NotImplementedError
+
+    def _energies(self, out):
+        rows, share = self._row_share(out), self._importance(out)
+        share = share / share.shape[-2] if rows is None else share * rows.unsqueeze(-1)
+        return self._elements(out).flatten(-3, -2), share.flatten(-2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportanceWeighted(SampledBound):
+    """The bound of one layer of codes, p(z) = N(0, I)."""
+
+    def _log_ratio(self, out, h):
+        mean, log_var = (part.unsqueeze(-2) for part in split(h))
+        return log_prior_ratio(self._of_rows(out.z), mean, log_var).sum(-1)
 
     def value_and_gradient(self, out, net, share):
         log_w = self._log_weights(out, out.h)
@@ -273,32 +324,7 @@ class ImportanceWeighted(GaussianCode):
             d["h"] = joined(counts * pull, counts * d_log_var).sum(-2)
         return value, d, {}
 
-    def path_weight(self, out):
-        if not self._is_doubly:
-            return None
-        return self._importance(out).flatten(-2).unsqueeze(-1)
 
-    @property
-    def _is_doubly(self) -> bool:
-        return self.gradient == "doubly_reparameterized"
-
-    def _importance(self, out: Forward) -> Tensor:
-        """The normalised weights of the samples, of shape (..., n, S)."""
-        return torch.softmax(self._log_weights(out, out.h), -1)
-
-    def _log_weights(self, out: Forward, h: Tensor) -> Tensor:
-        """log p(x, z) / q(z | x) of every sample, of shape (..., n, S)."""
-        elements = self.loss.elements(out.x.unsqueeze(-2), self._of_rows(out.raw))
-        cells, normaliser = self.cell_weight(out), self._normaliser(out)
-        if cells is not None:
-            elements = elements * cells.unsqueeze(-2)
-        value = elements.sum(-1) * self.loss.share(out.x.shape[-1])
-        value = value if normaliser is None else value + normaliser.unsqueeze(-1)
-        mean, log_var = (part.unsqueeze(-2) for part in split(h))
-        return log_prior_ratio(self._of_rows(out.z), mean, log_var).sum(-1) - value
-
-    def _energies(self, out):
-        energy = self.loss.elements(out.x.unsqueeze(-2), self._of_rows(out.raw))
-        rows, share = self._row_share(out), self._importance(out)
-        share = share / share.shape[-2] if rows is None else share * rows.unsqueeze(-1)
-        return energy.flatten(-3, -2), share.flatten(-2)
+def times(a: Tensor, c: Any) -> Tensor:
+    """a c, which is a itself for the usual c."""
+    return a if isinstance(c, float) and c == 1.0 else a * c

@@ -1,4 +1,4 @@
-"""Functions of the code: which of its units stay; Gaussian codes.
+"""Functions of the code: which of its units stay; Gaussian codes; categories.
 
 Leading axes are models; ``k`` may be one number for all, or a tensor of shape (M, 1, 1).
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 
 # Products of whole numbers and decimals, as 1.1 * 10, may end this much above a whole number.
 _ROUNDING = 1e-4
+_HALF = torch.tensor(0.5, dtype=torch.float32, device="cpu")  # kernels take floats more slowly
 
 
 def whole(k: Any) -> Any:
@@ -83,13 +84,29 @@ def joined(mean: Tensor, log_var: Tensor) -> Tensor:
 
 def sample(h: Tensor, rng: Any) -> Tensor:
     """z = mu + sigma epsilon, of shape (..., n, k), epsilon standard normal."""
+    return moved(h, rng.normal(means(h)))
+
+
+def moved(h: Tensor, epsilon: Tensor) -> Tensor:
+    """mu + sigma epsilon."""
     mean, log_var = split(h)
-    return torch.addcmul(mean, torch.exp(0.5 * log_var), rng.normal(mean))
+    return torch.addcmul(mean, torch.exp(_HALF * log_var), epsilon)
+
+
+def samples(h: Tensor, S: int, rng: Any) -> Tensor:
+    """S of them for every row, next to each other: (..., n S, k)."""
+    mean, log_var = split(h.unsqueeze(-2))
+    n, k = h.shape[-2], mean.shape[-1]
+    epsilon = rng.normal(h.new_empty(*h.shape[:-2], n * S, k)).unflatten(-2, (n, S))
+    return torch.addcmul(mean, torch.exp(_HALF * log_var), epsilon).flatten(-3, -2)
 
 
 def sample_gradient(d_z: Tensor, h: Tensor, z: Tensor) -> Tensor:
-    """`d_z` carried back through `sample`, of the shape of h."""
-    return joined(d_z, (z - means(h)).mul_(d_z).mul_(0.5))
+    """`d_z` carried back through `sample`, of the shape of h; or of several, (..., n, S, 2 k).
+
+    For several, z and d_z are (..., n, S, k) and h is (..., n, 1, 2 k).
+    """
+    return joined(d_z, (z - means(h)).mul_(d_z).mul_(_HALF))
 
 
 def kl(h: Tensor) -> Tensor:
@@ -101,15 +118,35 @@ def kl(h: Tensor) -> Tensor:
 def kl_and_gradient(h: Tensor) -> tuple[Tensor, Tensor]:
     """`kl`, and its derivative with respect to h: mu and (sigma^2 - 1) / 2."""
     mean, log_var = split(h)
+    log_var = log_var.contiguous()  # a third of the time, where rows are short
     growth = torch.expm1(log_var)
-    return _kl(mean, log_var, growth), joined(mean, 0.5 * growth)
+    return _kl(mean, log_var, growth), joined(mean, _HALF * growth)
 
 
 def _kl(mean: Tensor, log_var: Tensor, growth: Tensor) -> Tensor:
-    return 0.5 * torch.addcmul(growth - log_var, mean, mean)
+    return _HALF * torch.addcmul(growth - log_var, mean, mean)
 
 
 def log_prior_ratio(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     """log p(z) - log q(z | x) of every unit, in nats; the constants cancel."""
-    epsilon = (z - mean) * torch.exp(-0.5 * log_var)
-    return 0.5 * (epsilon.square() + log_var - z.square())
+    epsilon = (z - mean) * torch.exp(-_HALF * log_var)
+    return _HALF * (epsilon.square() + log_var - z.square())
+
+
+def log_density(z: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+    """log N(z; mu, sigma^2) of every unit, in nats, without the constant -log(2 pi) / 2."""
+    epsilon = (z - mean) * torch.exp(-_HALF * log_var)
+    return -_HALF * (epsilon.square() + log_var)
+
+
+def with_categories(h: Tensor, c: int) -> Tensor:
+    """h with a softmax over its last c columns: probabilities of c categories beside the rest."""
+    k = h.shape[-1] - c
+    return torch.cat([h[..., :k], torch.softmax(h[..., k:], -1)], -1)
+
+
+def categories_gradient(d_z: Tensor, z: Tensor, c: int) -> Tensor:
+    """`d_z` carried back through `with_categories`, of the shape of z."""
+    k = z.shape[-1] - c
+    p, d_p = z[..., k:], d_z[..., k:]
+    return torch.cat([d_z[..., :k], p * (d_p - (p * d_p).sum(-1, keepdim=True))], -1)

@@ -21,6 +21,9 @@ from skae.losses import BinaryCrossEntropy, Loss
 from skae.modules import as_index
 
 _LEAST_SHARE = 1e-4  # of a category, for its starting logit
+# Kernels take these more quickly than floats; one without axes leaves others their dtype.
+_HALF = torch.tensor(0.5, dtype=torch.float32, device="cpu")
+_TWO_PI = torch.tensor(2 * math.pi, dtype=torch.float64, device="cpu")
 
 
 class Likelihood(Loss):
@@ -114,8 +117,8 @@ class LocationScale(Likelihood):
         energy = self.energy(raw - x)
         if self.learns:
             return energy
-        scale = self._scale(raw)
-        return energy / scale + self.normaliser(scale)
+        scale, normaliser = self._known(raw)
+        return energy.div_(scale).add_(normaliser)
 
     def gradient(self, x, raw):
         slope = self.slope(raw - x)
@@ -128,7 +131,14 @@ class LocationScale(Likelihood):
 
     def _scale(self, like: Tensor) -> Tensor:
         """Of shape (d,) or () or that of a stack, as `like` is."""
-        return torch.as_tensor(self.scale, dtype=like.dtype, device=like.device)
+        return self._known(like)[0]
+
+    def _known(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """A scale that is given, and its normaliser."""
+        if isinstance(self.scale, Tensor):
+            scale = self.scale.to(like)
+            return scale, self.normaliser(scale)
+        return _constants(self, like.dtype, like.device)
 
 
 @dataclass(frozen=True)
@@ -144,19 +154,19 @@ class Gaussian(LocationScale):
     scale: Any = 1.0
 
     def energy(self, e):
-        return e.square().mul_(0.5)
+        return _HALF * e.square()
 
     def slope(self, e):
         return e
 
     def normaliser(self, scale):
-        return 0.5 * torch.log(2 * math.pi * scale)
+        return _HALF * torch.log(_TWO_PI * scale)
 
     def start_scale(self, variance):
         return variance
 
     def estimate(self, energy, shared):
-        return _pooled(2 * energy, shared)
+        return _pooled(energy + energy, shared)
 
     def variance(self, d):
         return self.scale
@@ -169,9 +179,11 @@ class Gaussian(LocationScale):
         if self.learns:
             total.addcmul_(e, e if weight is None else e * weight, value=0.5)
         else:
-            s = self._scale(raw)
-            elements = e.square().div_(2 * s).add_(self.normaliser(s))
-            total.add_(elements if weight is None else elements.mul_(weight))
+            s, normaliser = self._known(raw)
+            if weight is None:
+                total.addcdiv_(e.square(), s, value=0.5).add_(normaliser)
+            else:
+                total.add_(e.square().div_(s + s).add_(normaliser).mul_(weight))
             scale = scale / s
         raw.mul_(scale)
 
@@ -218,6 +230,16 @@ class Laplace(LocationScale):
     def draw(self, raw, rng):  # the difference of two exponential variables
         u, v = rng.uniform(raw), rng.uniform(raw)
         return raw + self._scale(raw) * (torch.log1p(-u) - torch.log1p(-v))
+
+
+@lru_cache(maxsize=64)
+def _constants(
+    likelihood: LocationScale, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Its scale and normaliser, which every step would make anew."""
+    with torch.inference_mode(False), torch.no_grad():  # autograd, too, may meet them
+        scale = torch.as_tensor(likelihood.scale, dtype=dtype, device=device)
+        return scale, likelihood.normaliser(scale)
 
 
 def _pooled(scale: Tensor, shared: bool) -> Tensor:
@@ -304,7 +326,8 @@ class Mixed(_Coupled):
     def _joined(self, d: int, of: Callable[[Part], Tensor]) -> Tensor:
         """What `of` gives for the columns of each part, in the order of x."""
         pieces = [of(part) for part in self.parts(d)]
-        return torch.cat(pieces, -1)[..., _layout(self.groups, d)[2]]
+        order = _layout(self.groups, d)[2]
+        return torch.cat(pieces, -1).index_select(-1, order.to(pieces[0].device))
 
     def elements(self, x, raw):
         d = raw.shape[-1]
@@ -366,5 +389,7 @@ def _layout(
     """The columns of each group, the others, and where each of the d columns lies behind them."""
     grouped = [column for group in groups for column in group]
     others = sorted(set(range(d)) - set(grouped))
-    order = torch.tensor([*grouped, *others]).argsort()
-    return tuple(as_index(group) for group in groups), as_index(others) if others else None, order
+    with torch.inference_mode(False):  # where autograd, too, may meet them
+        order = torch.tensor([*grouped, *others]).argsort()
+        indices = tuple(as_index(group) for group in groups)
+        return indices, as_index(others) if others else None, order

@@ -179,6 +179,13 @@ class BinaryCrossEntropy(Loss):
     def gradient(self, x, raw):
         return torch.sigmoid(raw).sub_(x)
 
+    def accumulate(self, x, raw, scale, weight, total):
+        if weight is None:
+            total.add_(F.softplus(raw)).addcmul_(x, raw, value=-1)
+        else:
+            total.add_(self.elements(x, raw).mul_(weight))
+        torch.sub(torch.sigmoid(raw), x, out=raw).mul_(scale)
+
 
 @dataclass(frozen=True)
 class Poisson(Loss):

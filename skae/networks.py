@@ -296,9 +296,17 @@ class Network:
     encoder: Stack
     decoder: Stack
 
+    #: Whether `decoded` draws codes of the network's own.
+    draws = False
+
     @property
-    def stacks(self) -> tuple[Stack, Stack]:
+    def stacks(self) -> tuple[Stack, ...]:
+        """All that has parameters; encoder and decoder come first."""
         return self.encoder, self.decoder
+
+    def decoded(self, parameters: Parameters, z: Tensor, drop=None, rng=None) -> Tensor:
+        """What the objective sees of the network above z, as ``Forward.raw``."""
+        return self.decoder.forward(parameters, z, drop)
 
     @property
     def is_dense(self) -> bool:
@@ -364,19 +372,20 @@ class Network:
 
     def exported(self, parameters: Parameters) -> dict[str, Tensor]:
         """The parameters in the units of X, as users see them."""
-        return self.encoder.exported(parameters) | self.decoder.exported(parameters)
+        return {k: v for stack in self.stacks for k, v in stack.exported(parameters).items()}
 
     def imported(self, exported: Parameters) -> dict[str, Tensor]:
         """The inverse of `exported`."""
-        return self.encoder.imported(exported) | self.decoder.imported(exported)
+        return {k: v for stack in self.stacks for k, v in stack.imported(exported).items()}
 
-    def modules(self, exported: Parameters) -> tuple[nn.Module, nn.Module]:
-        """Encoder and decoder as torch modules with their own storage."""
-        return self.encoder.module(exported), self.decoder.module(exported)
+    def modules(self, exported: Parameters) -> tuple[nn.Module, ...]:
+        """The stacks as torch modules with their own storage."""
+        return tuple(stack.module(exported) for stack in self.stacks)
 
-    def read(self, encoder: nn.Module, decoder: nn.Module) -> dict[str, Tensor]:
+    def read(self, *modules: nn.Module) -> dict[str, Tensor]:
         """The exported parameters of the modules made by `modules`."""
-        return self.encoder.read(encoder) | self.decoder.read(decoder)
+        both = zip(self.stacks, modules, strict=True)
+        return {k: v for stack, module in both for k, v in stack.read(module).items()}
 
 
 def side_by_side(networks: Sequence[Network], reads: Sequence[Sequence[int]]) -> Network:

@@ -96,7 +96,7 @@ class Forward(NamedTuple):
     x_in: Tensor  # (..., n, d)  what the encoder saw
     h: Tensor  # (..., n, code_width(k))  encoder output
     z: Tensor  # (..., n, k)  code
-    raw: Tensor  # (..., n, output_width(d))  decoder output, before the inverse link
+    raw: Tensor  # (..., n, raw_width(d, k))  decoder output, before the inverse link
     rows: Rows = NO_ROWS
     changed: Tensor | None = None  # (..., n, d)  where corruption changed x, if it says
     progress: float = 0.0  # fraction of the schedule's horizon that has passed, in [0, 1]
@@ -105,6 +105,15 @@ class Forward(NamedTuple):
     rng: Any = None  # draws for `penalty`
     encoder: Callable[[Tensor], Tensor] | None = None  # x -> h without dropout, if `needs_graph`
     share: float = 1.0  # of an epoch's rows that this batch is
+    kept: dict[str, Tensor] | None = None  # see `once`; None where autograd looks on
+
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` gives, which hooks of one pass share under this name; not to be changed."""
+        if self.kept is None:
+            return make()
+        if name not in self.kept:
+            self.kept[name] = make()
+        return self.kept[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +254,10 @@ class Objective:
     def output_width(self, d: int) -> int:
         """Number of decoder outputs for d features."""
         return self.loss.width(d)
+
+    def raw_width(self, d: int, k: int) -> int:
+        """Width of what the network gives above k code units: the decoder's outputs, or more."""
+        return self.output_width(d)
 
     def parameters(self, d: int, k: int) -> dict[str, Tensor]:
         """Starting values of parameters of the objective's own, trained with the network's."""

@@ -19,6 +19,7 @@ from skae.latents import (
     log_prior_ratio,
     sample,
     sample_gradient,
+    samples,
     split,
 )
 from skae.likelihoods import Bernoulli, Gaussian, Laplace, Mixed, Poisson
@@ -108,6 +109,18 @@ def test_gradients_of_gaussian_codes_are_autograds(lead):
     assert torch.equal(joined(*split(h)), h)
 
 
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_samples_are_those_of_repeated_rows(lead):
+    h, S = normal(*lead, 7, 2 * K), 3
+    wide = h.repeat_interleave(S, -2)
+    z = samples(h, S, draws())
+    assert torch.equal(z, sample(wide, draws()))
+    d_z = normal(*lead, 7 * S, K, seed=1)
+    expected = sample_gradient(d_z, wide, z).unflatten(-2, (7, S))
+    each = d_z.unflatten(-2, (7, S)), h.unsqueeze(-2), z.unflatten(-2, (7, S))
+    assert torch.equal(sample_gradient(*each), expected)
+
+
 # ---- the evidence lower bound
 
 
@@ -171,7 +184,8 @@ def test_the_scale_has_a_floor():
 
 def test_rows_without_weight_leave_the_scale_alone():
     objective = Evidence(loss=Gaussian(None))
-    out = forward(objective, normal(7, D), normal(7, 2 * K), rows=Rows(weight=torch.zeros(7)))
+    rows = Rows(weight=torch.zeros(7, dtype=DOUBLE))
+    out = forward(objective, normal(7, D), normal(7, 2 * K), rows=rows)
     state = objective.init_state(D, K)
     assert torch.equal(objective.update(state, out)["scale"], state["scale"])
 

@@ -105,6 +105,17 @@ def test_accumulate_leaves_the_gradient_of_the_scaled_elements(likelihood, weigh
     assert_close(overwritten, expected)
 
 
+def test_what_steps_in_inference_mode_leave_behind_does_not_stop_autograd():
+    """Constants and columns are kept between calls."""
+    raw = normal(7, D).requires_grad_()
+    for likelihood in (Gaussian(0.123), Laplace(0.123), Mixed(Gaussian(0.123), ((1, 4), (0, 2)))):
+        x = torch.ones(7, D, dtype=DOUBLE)
+        with torch.inference_mode():
+            likelihood.elements(x, raw.detach())
+        (gradient,) = torch.autograd.grad(likelihood.elements(x, raw).sum(), raw)
+        assert_close(gradient, likelihood.scaled_gradient(x, raw.detach(), 1.0))
+
+
 # ---- scales that are learned
 
 

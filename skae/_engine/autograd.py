@@ -150,7 +150,7 @@ class Autograd:
         else:
             h = self.network.encoder.forward(self.leaves, x_in, drop)
         z = o.latent(drop(h) if drop and o.drops_code else h, self.draws["latent"])
-        raw = self.network.decoder.forward(self.leaves, z, drop)
+        raw = self.network.decoded(self.leaves, z, drop, self.draws["latent"])
         target = x if rows.target is None else rows.target
         share = x.shape[-2] / (self.epoch_rows or x.shape[-2])
         encoder = partial(self.network.encoder.forward, self.leaves) if o.needs_graph else None

@@ -104,6 +104,8 @@ class Fused:
         self.frozen = network.frozen_names()
         self.decayed = {name: g for name, g in self.gains.items() if name not in self.frozen}
         self.own = [name for name in buffer.shapes if name.startswith("objective.")]
+        # Weights in the units of X and the objective's own parameters.
+        self.net = Scaled(buffer.parameters, self.gains | dict.fromkeys(self.own, 1.0))
         self.drops = is_positive(objective.dropout)
         self.drops_input = is_positive(objective.input_dropout)
         self.decays = is_positive(objective.alpha)
@@ -113,6 +115,7 @@ class Fused:
         own_value = overrides(objective, "__call__") or overrides(objective, "data_loss")
         self.seam = own_value or (self.penalised and not has_closed_penalty(objective))
         self.closed_value = overrides(objective, "value_and_gradient")
+        self.enters_autograd = self.latent_seam or (self.seam and not self.closed_value)
         self.sums = self._may_sum()
         # Without hooks and noise a step is nothing but its kernels.
         self.is_plain = not (
@@ -124,6 +127,7 @@ class Fused:
         self.programs: dict[tuple[int, int], Program] = {}
         self.sparse_programs: dict[int, Program] = {}
         self.steps: dict[tuple[int, int, int], tuple[Tensor, Rows, list[Op]]] = {}
+        self.counts: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         self.totals: list[Tensor] = []  # weighted loss of every cell of the widest batches
 
     def add_gradient(
@@ -279,7 +283,7 @@ class Fused:
         a = last.a if objective.needs_input else None
         share = x.shape[-2] / (self.epoch_rows or x.shape[-2])
         out = Forward(target, x_in, last.h, p.z_in, raw, rows, changed, progress, state, a,
-                      self.penalty_draws, share=share)  # fmt: skip
+                      self.penalty_draws, share=share, kept={})  # fmt: skip
         return p, out, taped
 
     def _widened(self, p: Program, n_z: int) -> Program:
@@ -331,17 +335,22 @@ class Fused:
         return self.objective.loss.share(d) * p.decoder.slots[-1].gain
 
     def _penalty(self, out: Forward, n: int) -> Seeds:
-        here, w = out.x.shape[-2], out.rows.weight
-        if self.objective.penalises_batch:
-            count = out.h.new_full((1,), here)
-        else:
-            count = out.h.new_ones(here) if w is None else w
-        share = count.unsqueeze(-1) / n
-        penalty, d_h, d_net = self.objective.penalty_and_gradient(out, self._net(), share)
+        count, share = self._count(out, n, self.objective.penalises_batch)
+        penalty, d_h, d_net = self.objective.penalty_and_gradient(out, self.net, share)
         if penalty is None:
             return Seeds()
         self.rest.add_((count * penalty).sum(-1))
         return Seeds(d_h, d_net)
+
+    def _count(self, out: Forward, n: int, is_of_batch: bool) -> tuple[Tensor, Tensor]:
+        """What a term of each row, or of the batch, counts in the value, and in the gradient."""
+        here, w = out.x.shape[-2], out.rows.weight
+        if w is not None and not is_of_batch:
+            return w, w.unsqueeze(-1) / n
+        if (here, n) not in self.counts:
+            count = out.h.new_full((1,), here) if is_of_batch else out.h.new_ones(here)
+            self.counts[here, n] = count, count.unsqueeze(-1) / n
+        return self.counts[here, n]
 
     def _seam_end(self, p: Program, out: Forward, n: int) -> Seeds:
         """The same where the value is the objective's own, or has no closed form."""
@@ -356,10 +365,8 @@ class Fused:
 
     def _own_gradient(self, out: Forward, n: int) -> tuple[Gradients, dict[str, Tensor]]:
         """What the objective gives."""
-        w = out.rows.weight
-        count = out.h.new_ones(out.x.shape[-2]) if w is None else w
-        net = self._net()
-        value, d, d_net = self.objective.value_and_gradient(out, net, count.unsqueeze(-1) / n)
+        count, share = self._count(out, n, False)
+        value, d, d_net = self.objective.value_and_gradient(out, self.net, share)
         self.rest.add_((count * value).sum(-1))
         return d, d_net
 
@@ -368,8 +375,8 @@ class Fused:
         with torch.enable_grad():
             parts = {k: getattr(out, k) for k in ("raw", "z", "h", "a")}
             leaves = {k: p.detach().requires_grad_() for k, p in parts.items() if p is not None}
-            net = {k: v.detach().requires_grad_() for k, v in self._net().items()}
-            value, batch = weighted_sum(self.objective, out._replace(**leaves), net)
+            net = {k: v.detach().requires_grad_() for k, v in self.net.items()}
+            value, batch = weighted_sum(self.objective, out._replace(**leaves, kept=None), net)
             value = value + batch
             inputs = [*leaves.values(), *net.values()]
             found = torch.autograd.grad(value.sum() / n, inputs, allow_unused=True)
@@ -377,10 +384,6 @@ class Fused:
         d = dict(zip([*leaves, *net], found, strict=True))
         d_net = {k: d[k] for k in net if d[k] is not None}
         return {k: d[k] for k in leaves}, d_net
-
-    def _net(self) -> Mapping[str, Tensor]:
-        """Weights in the units of X and the objective's own parameters."""
-        return Scaled(self.buffer.parameters, self.gains | dict.fromkeys(self.own, 1.0))
 
     def _add_net(self, d_net: Mapping[str, Tensor]) -> None:
         """Add what the objective asks of the weights and of its own parameters."""

@@ -46,6 +46,8 @@ def make_plan(network: Network, objective: Objective) -> Plan:
     users = [stack.name for stack in network.stacks if isinstance(stack, Wrapped)]
     if users:
         return Plan("autograd", f"the {' and the '.join(users)} is more than dense layers")
+    if network.draws:
+        return Plan("autograd", "the network draws a second layer of codes")
     if objective.needs_graph:
         return Plan("autograd", f"{type(objective).__name__} differentiates through the network")
     return Plan("fused", "all layers are dense")

@@ -21,6 +21,9 @@ PURPOSES = (
     "module",
     "input_dropout",
     "penalty",
+    "prior",
+    "adversary",
+    "labels",
 )
 
 
@@ -37,6 +40,9 @@ class Draws:
         self.progress = 0.0
 
     def _draw(self, like: Tensor | Sequence[int], fill: str, *args) -> Tensor:
+        if isinstance(like, Tensor) and like.ndim <= 2 and len(self.generators) == 1:
+            out = torch.empty_like(like, memory_format=torch.contiguous_format)
+            return getattr(out, fill)(*args, generator=self.generators[0])
         shape, dtype, device = (
             (like.shape, like.dtype, like.device)
             if isinstance(like, Tensor)

@@ -120,13 +120,12 @@ def starting_values(
 ) -> dict[str, Tensor]:
     """Random weights, output biases at the features' means, the objective's own parameters."""
     values = network.initial(draws)
-    d = len(m.mean)
     bias = objective.loss.start(m.mean)
-    if not isinstance(network.decoder, Wrapped) and len(bias) == objective.output_width(d):
+    if not isinstance(network.decoder, Wrapped) and len(bias) == network.decoder.widths[-1]:
         for part, block in _outputs(network.decoder):
             last = part.layers[-1]
             values[last.bias] = bias[block] / last.bias_gain
-    own = objective.parameters(d, k)
+    own = objective.parameters(len(m.mean), k)
     return values | {f"objective.{name}": value for name, value in own.items()}
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from skae.objective import NO_ROWS, Objective, Rows, observed_weight
 
 FULL_BATCH = ("lbfgs", "cg")
 _CELLS = 2**22  # of the widest layer, held at once
+_KEEPS_NOTHING = {"skae.losses", "skae.label_losses", "skae.likelihoods"}  # of a step's tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,7 @@ class Epoch(NamedTuple):
     monitor: Monitor
     parameters: Callable[[], dict[str, Tensor]]  # a copy, made when called
     state: Callable[[], dict[str, Tensor]]  # the objective's, the same
+    resumable: Callable[[], dict[str, Any]]  # `Result.state` as if training ended here
 
 
 class Result(NamedTuple):
@@ -70,6 +72,25 @@ class Result(NamedTuple):
     plan: Plan
     state: dict[str, Any]
     learned: dict[str, Tensor]  # the objective's state that belongs to `parameters`
+
+
+class Further(Protocol):
+    """Steps of other kinds, which follow that of every batch in adam and sgd."""
+
+    def step(self, x: Tensor, rows: Rows, factor: float) -> None:
+        """On a batch; `factor` is what the schedule leaves of the learning rate."""
+
+    def end_epoch(self) -> None:
+        """After the last batch of an epoch."""
+
+    def report(self) -> dict[str, Tensor]:
+        """What there is to tell of them, beside the objective's state."""
+
+    def state(self) -> dict[str, Any]:
+        """What a later run needs to go on."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
 
 
 class Run:
@@ -110,8 +131,10 @@ class Run:
             name: v.to(source.device).expand((*lead, *v.shape)).clone() for name, v in state.items()
         }
         self.epoch = 0
+        self.solver: Adam | SGD | None = None
         widest = max([source.d, *(shape[-1] for shape in network.bias_shapes().values() if shape)])
         self.chunk = max(1, _CELLS // widest)  # rows of a pass over everything, at a time
+        self.further: Further | None = None
         # Of a single model, under validation:
         self.best_buffers: dict[str, Tensor] = {}
         self.best_state: Mapping[str, Tensor] = {}
@@ -136,8 +159,9 @@ class Run:
         stop = False
         if self.on_epoch is not None:
             epoch = Epoch(
-                self.epoch, loss, checked, self.monitor, self.copy_parameters, self.copy_state
-            )
+                self.epoch, loss, checked, self.monitor, self.copy_parameters, self.copy_state,
+                self.resumable,
+            )  # fmt: skip
             with torch.inference_mode(False), torch.no_grad():  # what it is given may outlive us
                 stop = self.on_epoch(epoch)
             if stop:
@@ -166,12 +190,31 @@ class Run:
         return (total / count).tolist()
 
     def copy_state(self) -> dict[str, Tensor]:
-        """The objective's present state with its own storage."""
-        return {name: value.clone() for name, value in self.objective_state.items()}
+        """The objective's present state with its own storage, and what further steps report."""
+        return {name: value.clone() for name, value in self.objective_state.items()} | self.told()
+
+    def told(self) -> dict[str, Tensor]:
+        """What further steps report, if there are any."""
+        return {} if self.further is None else self.further.report()
 
     def copy_parameters(self) -> dict[str, Tensor]:
         """The present parameters with their own storage."""
         return {name: p.clone() for name, p in self.buffer.parameters.items()}
+
+    def resumable(self) -> dict[str, Any]:
+        """What the same run needs to go on from here, with its own storage."""
+        return {
+            "flat": self.buffer.flat.clone(),
+            "solver": None if self.solver is None else self.solver.state(),
+            "streams": self.streams.state(),
+            "monitor": self.monitor.state(),
+            "epoch": self.epoch,
+            "objective": self.copy_state(),
+            "buffers": self.network.buffers(),
+            "best_buffers": self.best_buffers,
+            "best_state": {name: value.clone() for name, value in self.best_state.items()},
+            "further": None if self.further is None else self.further.state(),
+        }
 
 
 def train(
@@ -187,8 +230,12 @@ def train(
     models: int | None = None,
     state: Mapping[str, Any] | None = None,
     on_epoch: Callable[[Epoch], bool] | None = None,
+    further: Callable[[Run], Further] | None = None,
 ) -> Result:
-    """Train one model (`models` None) or a stack of them from `initial`, or on from `state`."""
+    """Train one model (`models` None) or a stack of them from `initial`, or on from `state`.
+
+    `further` makes the steps that follow that of every batch, for a single model.
+    """
     if training.solver in FULL_BATCH:
         refuse_noise(objective, network, training.solver)
         if models is not None:
@@ -204,23 +251,24 @@ def train(
     run = Run(
         network, objective, source, rows, training, streams, initial, validation, models, on_epoch
     )
+    if further is not None:
+        run.further = further(run)
     if state:
         _restore(run, state)
     batch = source.n if training.solver in FULL_BATCH else min(training.batch_size, source.n)
     flops = 6.0 * batch * run.buffer.flat.numel()
-    solver = None
     network.train(True)
     with computing(flops, training.precision), _without_autograd(run):
         try:
             if training.solver in FULL_BATCH:
                 _minimise(run)
             else:
-                solver = _solver(run, state)
-                _descend(run, solver)
+                run.solver = _solver(run, state)
+                _descend(run, run.solver)
         except KeyboardInterrupt:
             run.monitor.stop_all("interrupted", run.buffer.flat)
     run.monitor.stop_all("max_iter", run.buffer.flat)
-    return _result(run, solver)
+    return _result(run)
 
 
 def _without_autograd(run: Run) -> AbstractContextManager:
@@ -230,12 +278,12 @@ def _without_autograd(run: Run) -> AbstractContextManager:
     without a seam and without losses that keep tensors for later.
     """
     loss: Any = run.objective.loss
-    losses = {type(loss).__module__, type(getattr(loss, "loss", loss)).__module__}
-    is_ours = losses <= {"skae.losses", "skae.label_losses"}
+    parts = (loss, getattr(loss, "loss", loss), getattr(loss, "numeric", loss))
+    is_ours = {type(part).__module__ for part in parts} <= _KEEPS_NOTHING
     is_ours &= type(run.objective).__module__.startswith("skae.")
-    engine = run.engine
-    has_seam = not isinstance(engine, Fused) or engine.seam or engine.latent_seam
-    return torch.inference_mode() if is_ours and not has_seam else torch.no_grad()
+    enters = not isinstance(run.engine, Fused) or run.engine.enters_autograd
+    enters |= run.further is not None
+    return torch.inference_mode() if is_ours and not enters else torch.no_grad()
 
 
 def refuse_constraints(max_norm: float | None, solver: str) -> None:
@@ -290,7 +338,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 def _descend(run: Run, solver: Adam | SGD) -> None:
     """Adam and SGD: a step a batch."""
-    t, engine, buffer = run.training, run.engine, run.buffer
+    t, engine, buffer, further = run.training, run.engine, run.buffer, run.further
     batches = Batches(run.source, run.rows, t.batch_size, t.shuffle)
     shuffle = run.streams.draws("shuffle", run.source.dtype)
     rate: Any = t.learning_rate_init
@@ -309,7 +357,11 @@ def _descend(run: Run, solver: Adam | SGD) -> None:
             solver.step(flat, grad, rate if is_constant else rate * schedule(progress))
             if limited:
                 limit_norms(limited, t.max_norm)  # type: ignore[arg-type]
+            if further is not None:
+                further.step(x, rows, schedule(progress))
         run.objective_state = state
+        if further is not None:
+            further.end_epoch()
         loss = [value / n for value in engine.take_value().view(-1).tolist()]
         ended = min(1.0, (epoch + 1) / horizon)
         if run.end_epoch(loss, grad if batches.count == 1 else None, ended):
@@ -367,28 +419,20 @@ def _restore(run: Run, state: Mapping[str, Any]) -> None:
     run.network.load_buffers(state["buffers"])
     run.best_buffers, run.best_state = state["best_buffers"], state["best_state"]
     run.epoch = state["epoch"]
+    if run.further is not None:
+        run.further.restore(state["further"])
     # The objective may have been told to keep other things than it did.
     kept, fresh = state["objective"], run.objective_state
     run.objective_state = {name: kept.get(name, value) for name, value in fresh.items()}
 
 
-def _result(run: Run, solver: Adam | SGD | None) -> Result:
-    state = {
-        "flat": run.buffer.flat.clone(),
-        "solver": None if solver is None else solver.state(),
-        "streams": run.streams.state(),
-        "monitor": run.monitor.state(),
-        "epoch": run.epoch,
-        "objective": run.copy_state(),
-        "buffers": run.network.buffers(),
-        "best_buffers": run.best_buffers,
-        "best_state": {name: value.clone() for name, value in run.best_state.items()},
-    }
+def _result(run: Run) -> Result:
+    state = run.resumable()
     run.network.load_buffers(run.best_buffers or run.network.buffers())
     best = run.monitor.chosen(run.buffer.flat)
     parameters = {name: p.clone() for name, p in run.buffer.view(best).items()}
     learned = {k: v.clone() for k, v in (run.best_state or run.objective_state).items()}
-    return Result(parameters, run.monitor, run.plan, state, learned)
+    return Result(parameters, run.monitor, run.plan, state, learned | run.told())
 
 
 def stacked_parameters(each: Sequence[Parameters]) -> dict[str, Tensor]:

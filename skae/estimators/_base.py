@@ -16,7 +16,7 @@ from skae._engine.batches import Source
 from skae._engine.monitor import Monitor
 from skae._engine.rng import Streams
 from skae._engine.start import Moments, moments, starting_values
-from skae._engine.train import FULL_BATCH, Result, train
+from skae._engine.train import FULL_BATCH, Epoch, Result, train
 from skae.estimators._build import (
     SETTINGS,
     Start,
@@ -282,10 +282,18 @@ class BaseAutoencoder(
             }
             return made | own | {"_namespace": namespace_name(X), "_n_trained": source.n}
 
+        def continuing(state: Mapping, parameters: dict[str, Tensor]) -> Start:
+            return start._replace(state=state, initial=parameters, seen=(objective, m, task))
+
+        def told(epoch: Epoch) -> dict:
+            """What callbacks get of an epoch: as if `fit` had ended there."""
+            parameters = epoch.parameters()
+            # None takes the place of a former fit's, which a copy of this estimator has too.
+            kept = continuing(epoch.resumable(), parameters) if keep else None
+            return fitted(parameters, epoch.monitor, epoch.state()) | {"_training": kept}
+
         progress = Progress(
-            self, X, sample_weight, epochs,
-            lambda epoch: fitted(epoch.parameters(), epoch.monitor, epoch.state()),
-            tells_callbacks=not partial,
+            self, X, sample_weight, epochs, told, tells_callbacks=not partial,
         )  # fmt: skip
         unit = objective.loss.unit(start.scale)
         result = self._train(
@@ -304,9 +312,7 @@ class BaseAutoencoder(
         self.__dict__ |= fitted(result.parameters, result.monitor, result.learned)
         self.__dict__.pop("_training", None)
         if keep:
-            self._training = start._replace(
-                state=result.state, initial=result.parameters, seen=(objective, m, task)
-            )
+            self._training = continuing(result.state, result.parameters)
         progress.finish()
         return self
 

@@ -161,7 +161,8 @@ def unwrapped(stack: Wrapped) -> Stack:
 def given_weights(network: Network, estimator: Any, source: Source) -> dict[str, Tensor]:
     """Starting values of the dense stacks that were given as modules."""
     values: dict[str, Tensor] = {}
-    for stack, module in zip(network.stacks, (estimator.encoder, estimator.decoder), strict=True):
+    given = (network.encoder, estimator.encoder), (network.decoder, estimator.decoder)
+    for stack, module in given:
         if isinstance(stack, Dense) and module is not None:
             values |= module_values(stack, module, source)
     return values
@@ -263,16 +264,25 @@ def copied_weights(network: Network, given: Any) -> dict[str, Tensor]:
     )
     if not hasattr(given, "encoder_"):
         given = getattr(given, "estimator", given)  # a FrozenEstimator
-    modules = (getattr(given, "encoder_", None), getattr(given, "decoder_", None))
+    modules = [getattr(given, f"{stack.name}_", None) for stack in network.stacks]
     for stack, module in zip(network.stacks, modules, strict=True):
         if not isinstance(module, nn.Module):
-            raise ValueError(
-                "initialize_from must be an autoencoder of this package, got "
-                f"{type(given).__name__}."
-            )
+            raise _no_weights(stack, given)
         for part, own in _dense_parts(stack, module):
             _check_shapes(part, own)
     return network.imported(network.read(*modules))  # type: ignore[arg-type]
+
+
+def _no_weights(stack: Stack, given: Any) -> ValueError:
+    """What to say where there is nothing to take a stack's weights from."""
+    if isinstance(getattr(given, "encoder_", None), nn.Module):
+        return ValueError(
+            f"initialize_from (or warm_start) has no {stack.name}_, this estimator has one. Give "
+            "both the same kind of network."
+        )
+    return ValueError(
+        f"initialize_from must be an autoencoder of this package, got {type(given).__name__}."
+    )
 
 
 def _dense_parts(stack: Stack, module: nn.Module) -> list[tuple[Dense, nn.Module]]:
@@ -317,13 +327,13 @@ def fitted_attributes(
     state: Mapping[str, Tensor],
 ) -> dict[str, Any]:
     """What a fitted estimator holds; modules have their own storage."""
-    encoder, decoder = start.network.modules(start.network.exported(parameters))
+    network = start.network
+    modules = network.modules(network.exported(parameters))
     loss_curve = list(monitor.loss_curves[0])
     validation = list(monitor.validation_curves[0])
-    plan: Plan = make_plan(start.network, objective)
+    plan: Plan = make_plan(network, objective)
     return {
-        "encoder_": encoder,
-        "decoder_": decoder,
+        **{f"{stack.name}_": m for stack, m in zip(network.stacks, modules, strict=True)},
         "objective_": objective.learned(state),
         "engine_": plan,
         "n_components_": start.n_components,

@@ -210,7 +210,7 @@ class FittedAutoencoder(
 
     def _linears(self) -> list[nn.Linear]:
         check_is_fitted(self)
-        modules = (self.encoder_, self.decoder_)
+        modules = self._held_modules
         if not all(isinstance(module, DenseModule | ParallelModule) for module in modules):
             raise AttributeError("coefs_ and intercepts_ exist only for built-in dense layers.")
         parts = (part for module in modules for part in module.modules())
@@ -236,8 +236,7 @@ class FittedAutoencoder(
 
     @property
     def _widest(self) -> int:
-        parameters = [*self.encoder_.parameters(), *self.decoder_.parameters()]
-        sizes = [p.shape[0] for p in parameters if p.ndim]
+        sizes = [p.shape[0] for held in self._held_modules for p in held.parameters() if p.ndim]
         return max([self.n_features_in_, *sizes])
 
     def _completed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 
 from skae._engine.batches import Source
 from skae.estimators._input import checked_device
@@ -57,14 +57,21 @@ class HoldsModules:
         """
         check_is_fitted(self)
         device = checked_device(device)
-        for name in self._modules:
-            getattr(self, name).to(device)
+        for module in self._held_modules:
+            module.to(device)
         return self
+
+    @property
+    def _held_modules(self) -> list[nn.Module]:
+        """Those that there are: a model need not have all."""
+        held = (getattr(self, name, None) for name in self._modules)
+        return [module for module in held if module is not None]
 
     def __getstate__(self):
         state: Any = super().__getstate__()
         for name in self._modules:
-            first = next(state[name].parameters(), None) if name in state else None
+            module = state.get(name)
+            first = None if module is None else next(module.parameters(), None)
             if first is not None and first.device.type != "cpu":
                 state = {**state, name: copy.deepcopy(state[name]).cpu()}
         return state

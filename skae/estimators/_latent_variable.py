@@ -1,61 +1,41 @@
-"""What models with a Gaussian code share: likelihoods, posteriors, samples, log-likelihoods."""
+"""What models with a Gaussian code share: parameters, likelihoods, and how they are fitted."""
 
 from __future__ import annotations
 
-import math
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor
-from torch.quasirandom import SobolEngine
 
 from skae._engine.batches import Source
-from skae._engine.rng import Draws
 from skae._engine.start import Moments
 from skae._engine.train import FULL_BATCH, Result
 from skae._warnings import warn_caller
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._build import check_range
+from skae.estimators._density import ACTIVE, FittedDensity
 from skae.estimators._estimator import estimator
-from skae.estimators._inference import in_chunks
-from skae.estimators._input import read_weight
-from skae.latents import kl, log_prior_ratio, means, split
+from skae.latents import means
 from skae.likelihoods import Bernoulli, Gaussian, Laplace, Likelihood, Mixed, Poisson
 from skae.losses import Loss
-from skae.modules import infer
 from skae.networks import Network
 from skae.objective import Objective, Rows
 
-_ACTIVE = 0.01  # Burda et al.: variance of a unit's posterior mean over the rows
 _COLLAPSED = 0.25  # of the units active, below which a warning says so
-_ENOUGH = 64  # draws for an expectation: the mean bound is then right to tenths of a nat or better
-_TAIL = 1e-10  # probability beyond which no draw lies
-BLOCK = 64  # draws decoded at once
-_CELLS = 2**21  # of the widest layer, drawn at once
 _ROUNDING = 1e-6
 _SUM_ROUNDING = 1e-3  # of the mean of a row's shares, in float32
 _SPREADS: dict[str, Any] = {"gaussian": Gaussian, "laplace": Laplace}
 _OTHERS: dict[str, Likelihood] = {"bernoulli": Bernoulli(), "poisson": Poisson()}
 
-
-class Weighed(NamedTuple):
-    """Codes drawn for rows, and log p(x, z) / q(z | x) of each."""
-
-    z: Tensor  # (n, S, k)
-    log_p: Tensor  # (n, S)  log p(x | z)
-    log_w: Tensor  # (n, S)
+Means = Callable[[Tensor], Tensor]
 
 
 @estimator
-class LatentVariableAutoencoder(BaseAutoencoder):
+class LatentVariableAutoencoder(FittedDensity, BaseAutoencoder):
     """Parameters and inference of models with a Gaussian code.
 
     Parameters
@@ -109,7 +89,7 @@ class LatentVariableAutoencoder(BaseAutoencoder):
         Variance over the training rows of each unit's posterior mean.
 
     active_units_ : ndarray of shape (n_components_,) of bool
-        Where `activity_` exceeds 0.01 [2]_: the units that tell rows apart.
+        Where `activity_` exceeds 0.01 (Burda et al., section 5.2): the units that tell rows apart.
 
     noise_variance_ : float or ndarray of shape (n_features_in_,)
         Variance of a feature given the code under "gaussian" and "laplace", given or learned; NaN
@@ -258,17 +238,28 @@ class LatentVariableAutoencoder(BaseAutoencoder):
         self, network: Network, objective: Objective, source: Source, rows: Rows, **options: Any
     ) -> Result:
         result = super()._train(network, objective, source, rows, **options)
-        activity = _activity(network, result.parameters, source, rows.weight)
-        return result._replace(learned={**result.learned, "activity": activity})
+        found = {
+            name: row_variance(network, mean_of, source, rows.weight)
+            for name, mean_of in self._means(network, result.parameters).items()
+        }
+        return result._replace(learned={**result.learned, **found})
+
+    def _means(self, network: Network, p: Mapping[str, Tensor]) -> dict[str, Means]:
+        """From x to posterior means, by the name of what their variance over rows is called."""
+        return {"activity": lambda x: means(network.encoder.forward(p, x))}
 
     def _check_end(self, result: Result, epochs: int, partial: bool) -> None:
         super()._check_end(result, epochs, partial)
-        activity = result.learned["activity"]
-        active, units = int((activity > _ACTIVE).sum()), len(activity)
-        if active < _COLLAPSED * units and not partial:
+        if not partial:
+            self._warn_of_collapse(result.learned)
+
+    def _warn_of_collapse(self, learned: Mapping[str, Tensor]) -> None:
+        activity = learned["activity"]
+        active, units = int((activity > ACTIVE).sum()), len(activity)
+        if active < _COLLAPSED * units:
             warn_caller(
                 f"Posterior collapse: only {active} of {units} code units are active (variance of "
-                f"their posterior means above {_ACTIVE}); the others ignore X. Train for longer, "
+                f"their posterior means above {ACTIVE}); the others ignore X. Train for longer, "
                 "give the likelihood more weight (a smaller beta or variance, warm_up, free_bits, "
                 "where there are such parameters), or lower n_components.",
                 ConvergenceWarning,
@@ -277,228 +268,21 @@ class LatentVariableAutoencoder(BaseAutoencoder):
     def _reported(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"activity_": state["activity"]} if "activity" in state else {}
 
-    # ---- a fitted model
-
-    @property
-    def active_units_(self) -> Any:
-        """Which code units tell rows apart, of shape (n_components_,)."""
-        check_is_fitted(self)
-        return self.activity_ > _ACTIVE
-
-    @property
-    def noise_variance_(self) -> Any:
-        """Variance of a feature given the code: a number, or of shape (n_features_in_,)."""
-        check_is_fitted(self)
-        found = self.objective_.loss.variance(self.n_features_in_)
-        if found is None:
-            raise AttributeError(
-                "noise_variance_ exists only under likelihood='gaussian' and 'laplace'."
-            )
-        return np.array(found) if isinstance(found, tuple) else found
-
-    @property
-    def components_(self) -> np.ndarray:
-        """Weights of a linear one-layer encoder, of shape (n_components_, n_features_in_)."""
-        return super().components_[: self.n_components_]
-
-    def posterior(self, X):
-        """The posterior of the code of every row, a diagonal Gaussian.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
-        Returns
-        -------
-        mean : ndarray of shape (n_samples, n_components_)
-            Means.
-
-        std : ndarray of shape (n_samples, n_components_)
-            Standard deviations.
-        """
-        data = self._read(X, "posterior")
-        width = 2 * self._n_features_out
-        h = self._by_chunks(data, lambda x, out: infer(self.encoder_, x, out), width)
-        mean, log_var = split(h)
-        return data.give_back(mean), data.give_back(torch.exp(0.5 * log_var))
-
-    def sample(self, n_samples=1, random_state=None):
-        """Draw data from the model: z from N(0, I), then x from p(x | z).
-
-        For the means of p(x | z) alone, without its noise, decode codes of one's own with
-        `inverse_transform`.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            Number of rows.
-
-        random_state : int, RandomState instance, default=None
-            Seeds the draws. None takes fresh entropy; the global generators are never touched.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features_in_)
-            The rows, in the dtype of the network.
-        """
-        check_is_fitted(self)
-        _validate(self, {"n_samples": [Interval(Integral, 1, None, closed="left")],
-                         "random_state": ["random_state"]},
-                  n_samples=n_samples, random_state=random_state)  # fmt: skip
-        seed = secrets.randbits(31)
-        if random_state is not None:
-            seed = int(check_random_state(random_state).randint(2**31 - 1))
-        parameter = next(self.decoder_.parameters())
-        generator = torch.Generator(parameter.device).manual_seed(seed)
-        rng = Draws([generator], parameter.dtype, parameter.device)
-        drawn = []
-        with torch.no_grad():
-            for n in _portions(n_samples, max(1, _CELLS // self._widest)):
-                raw = infer(self.decoder_, rng.normal((n, self.n_components_)))
-                drawn.append(self.objective_.loss.draw(raw, rng))
-        return torch.cat(drawn).cpu().numpy()
-
-    def score_samples(self, X):
-        """A bound on the log-likelihood of every row, in nats: higher is more normal.
-
-        With ``n_importance_samples=1`` it is the evidence lower bound
-
-            E_q log p(x | z) - KL(q(z | x) || N(0, I)),
-
-        the divergence in closed form. With S > 1 it is the importance-sampled log-likelihood
-
-            log (1 / S) sum_s p(x | z_s) p(z_s) / q(z_s | x),
-
-        which tends to log p(x) from below as S grows. The draws z_s = mu + sigma epsilon_s are
-        the same epsilon for all rows and at every call, so that a row's score depends on nothing
-        but the row. For few samples it is the mean over 64 draws or more, in sets of S.
-        `n_importance_samples` may be set anew without fitting again.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
-        Returns
-        -------
-        score : ndarray of shape (n_samples,)
-            In nats; the lowest number there is for rows beyond its reach.
-        """
-        data = self._read(X, "score_samples")
-        return data.give_back(self._bounds(data.source))
-
-    def score(self, X, y=None, sample_weight=None):
-        """The (weighted) mean of `score_samples`, in nats: higher is better.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Data.
-
-        y : None
-            Ignored.
-
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        score : float
-            Mean bound on the log-likelihood of a row.
-        """
-        data = self._read(X, "score")
-        score, weight = self._bounds(data.source).double(), read_weight(sample_weight, data)
-        return float((score if weight is None else score * weight.double()).mean())
-
-    def _bounds(self, source: Source) -> Tensor:
-        self._check_samples()
-        at_once = min(BLOCK, max(_ENOUGH, self.n_importance_samples))
-        return in_chunks(source, self._bound, None, lambda: at_once * self._widest)
-
-    def _check_samples(self) -> None:
-        """Validate the present number of samples, which may have been set after training."""
-        name = "n_importance_samples"
-        constraint = {name: self._parameter_constraints[name]}
-        _validate(self, constraint, n_importance_samples=self.n_importance_samples)
-
-    def _bound(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        h, S = infer(self.encoder_, x), self.n_importance_samples
-        if S == 1:
-            parts = [drawn.log_p for drawn in self._weighed(x, h, fixed_draws(_ENOUGH, h))]
-            value = torch.cat(parts, -1).mean(-1) - kl(h).sum(-1)
-        elif S < _ENOUGH:
-            sets = math.ceil(_ENOUGH / S)
-            parts = [drawn.log_w for drawn in self._weighed(x, h, fixed_draws(sets * S, h))]
-            each = torch.logsumexp(torch.cat(parts, -1).unflatten(-1, (sets, S)), -1)
-            value = each.mean(-1) - math.log(S)
-        else:
-            value = torch.full_like(h[..., 0], -math.inf)
-            for drawn in self._weighed(x, h, fixed_draws(S, h)):
-                value = torch.logaddexp(value, torch.logsumexp(drawn.log_w, -1))
-            value = value - math.log(S)
-        lowest = torch.finfo(value.dtype).min
-        return value.nan_to_num(nan=lowest, neginf=lowest)
-
-    def _weighed(self, x: Tensor, h: Tensor, epsilon: Tensor) -> Iterator[Weighed]:
-        """Codes z = mu + sigma epsilon of every row, a bounded number of draws at a time."""
-        mean, log_var = (part.unsqueeze(-2) for part in split(h))
-        for block in epsilon.split(BLOCK):
-            z = torch.addcmul(mean, torch.exp(0.5 * log_var), block)
-            raw = infer(self.decoder_, z.flatten(0, 1)).unflatten(0, (len(x), len(block)))
-            log_p = -self.objective_.data_loss(x.unsqueeze(-2), raw)
-            yield Weighed(z, log_p, log_p + log_prior_ratio(z, mean, log_var).sum(-1))
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = self.likelihood == "poisson"
         return tags
 
 
-def _validate(estimator: Any, constraints: dict[str, list], **given: Any) -> None:
-    validate_parameter_constraints(constraints, given, type(estimator).__name__)
-
-
-def _portions(n: int, most: int) -> Iterator[int]:
-    """Numbers up to `most` that add up to n."""
-    for start in range(0, n, most):
-        yield min(most, n - start)
-
-
-def fixed_draws(n: int, h: Tensor) -> Tensor:
-    """Standard normal numbers of shape (n, k), always the same ones.
-
-    What all rows share does not average out over them. So these come from a scrambled Sobol
-    sequence, in a random order, and many have the moments of their distribution.
-    """
-    k = h.shape[-1] // 2
-    u = SobolEngine(k, scramble=True, seed=0).draw(n, dtype=torch.float64)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-    epsilon = torch.special.ndtri(u[order].clamp(_TAIL, 1 - _TAIL))
-    return (whitened(epsilon) if n >= _ENOUGH else epsilon).to(h)
-
-
-def whitened(epsilon: Tensor) -> Tensor:
-    """n draws with mean 0 and covariance 1, or variances of 1 where n is too small for more."""
-    n, k = epsilon.shape
-    epsilon = epsilon - epsilon.mean(0)
-    if n < 2 * k:
-        return epsilon / epsilon.square().mean(0).sqrt()
-    L = torch.linalg.cholesky(epsilon.mT @ epsilon / n)
-    return torch.linalg.solve_triangular(L, epsilon.mT, upper=False).mT
-
-
-def _activity(
-    network: Network, parameters: Mapping[str, Tensor], source: Source, weight: Tensor | None
-) -> Tensor:
-    """Variance of the posterior means over the rows, of shape (k,), in float64."""
+def row_variance(network: Network, mean_of: Means, source: Source, weight: Tensor | None) -> Tensor:
+    """Variance over the rows of what `mean_of` gives, of shape (k,), in float64."""
     total: Any = 0.0
     first: Any = 0.0
     second: Any = 0.0
     network.train(False)
     with torch.no_grad():
         for part, x in source.chunks():
-            mean = means(network.encoder.forward(parameters, x)).double()
+            mean = mean_of(x).double()
             w = mean.new_ones(len(mean), 1) if weight is None else weight[part, None].double()
             total, first = total + w.sum(), first + (w * mean).sum(0)
             second = second + (w * mean.square()).sum(0)

@@ -56,9 +56,9 @@ class Progress:
 
     def _print(self, epoch: Epoch) -> None:
         width = len(str(self.epochs))
-        line = f"epoch {self.seen:{width}}/{self.epochs}  loss {epoch.loss[0]:.6e}"
+        line = f"epoch {self.seen:{width}}/{self.epochs}  loss {epoch.loss[0]:13.6e}"
         if epoch.validation is not None:
-            line += f"  validation {epoch.validation[0]:.6e}"
+            line += f"  validation {epoch.validation[0]:13.6e}"
         print(f"{line}  {time.perf_counter() - self.began:8.2f} s", flush=True)
 
     def finish(self) -> None:

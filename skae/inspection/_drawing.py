@@ -81,14 +81,20 @@ def draw_sheet(ax: Any, images: np.ndarray, columns: int, **im_kw: Any) -> np.nd
 
     A pixel is one unit of the axes, the first image is at the top left.
     """
+    from matplotlib.patches import Rectangle
+
     n, height, width = images.shape[:3]
     across, down = width * (1 + _GAP), height * (1 + _GAP)
     artists = np.empty(n, dtype=object)
     for i, image in enumerate(images):
         left, top = i % columns * across, i // columns * down
         artists[i] = ax.imshow(image, extent=(left, left + width, top + height, top), **im_kw)
+        # Else images with white at their borders would have none.
+        ax.add_patch(Rectangle((left, top), width, height, fill=False, ec="0.8", lw=0.6))
     rows = math.ceil(n / columns)
-    ax.set(xlim=(0, min(n, columns) * across - width * _GAP), ylim=(rows * down - height * _GAP, 0))
+    edge = max(height, width) * _GAP / 2  # the lines around the images are not cut
+    right, bottom = min(n, columns) * across, rows * down
+    ax.set(xlim=(-edge, right - width * _GAP + edge), ylim=(bottom - height * _GAP + edge, -edge))
     ax.set_aspect("equal")
     without_frame(ax)
     return artists

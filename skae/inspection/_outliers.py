@@ -133,7 +133,8 @@ class OutlierDisplay(Display):
         """
         check_is_fitted(estimator)
         detector, seen = _at_the_end(estimator, X)
-        contributions = _contributions(detector, seen)
+        explains = hasattr(detector, "feature_scores")
+        contributions = dense(detector.feature_scores(seen)) if explains else None
         names = names_seen(estimator, detector) if feature_names is None else feature_names
         made = cls(
             detector.score_samples(seen), detector.offset_, contributions=contributions, y=y,
@@ -299,14 +300,6 @@ def _at_the_end(estimator: Any, X: Any) -> tuple[Any, Any]:
     if not hasattr(estimator, "steps"):
         return estimator, X
     return estimator[-1], estimator[:-1].transform(X) if len(estimator) > 1 else X
-
-
-def _contributions(detector: Any, X: Any) -> np.ndarray | None:
-    """The scores of every feature, where the detector or what it holds explains itself."""
-    if hasattr(detector, "feature_scores"):
-        return dense(detector.feature_scores(X))
-    errors = getattr(getattr(detector, "estimator_", None), "reconstruction_error", None)
-    return None if errors is None else dense(errors(X, per_feature=True))
 
 
 def _edges(low: float, high: float, threshold: float, bins: int = 40) -> np.ndarray:

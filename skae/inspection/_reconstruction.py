@@ -230,6 +230,7 @@ class ReconstructionDisplay(Display):
             self.bars_[0, i] = panel.bar(range(d), self.X[i], 0.8, color="0.8", label="original")
             self.bars_[1, i] = panel.bar(range(d), self.X_hat[i], label="reconstruction", **options)
             panel.set_title(f"row {row}, mean squared error {errors[i]:.2g}", loc="left", size=9)
+            panel.margins(x=0.01)
             panel.axhline(0, color="0.4", linewidth=0.8)
             lightened(panel)
             panel.grid(visible=False, axis="x")

@@ -32,7 +32,10 @@ from skae._engine.buffer import Buffer
 from skae._engine.fused import Scaled
 from skae._engine.rng import Streams
 from skae.activations import ACTIVATIONS
+from skae.bounds import Evidence, ImportanceWeighted
 from skae.label_losses import LABEL_LOSSES
+from skae.likelihoods import Bernoulli
+from skae.likelihoods import Gaussian as NormalLikelihood
 from skae.losses import LOSSES, Huber, SquaredError
 from skae.networks import Network
 from skae.objective import Objective, Rows, stack
@@ -259,6 +262,37 @@ def test_no_graph_is_built_at_the_closed_forms():
         run, _ = make(Fused, network(), Activity(loss=SquaredError()))
         with pytest.raises(RuntimeError, match="grad"):
             run.add_gradient(normal(N, D), rows(), N)
+
+
+@pytest.mark.parametrize("likelihood", [Bernoulli(), NormalLikelihood(None), NormalLikelihood(0.5)])
+def test_bounds_in_closed_form_build_no_graph_either(likelihood):
+    for o in (Evidence(loss=likelihood), ImportanceWeighted(loss=likelihood)):
+        net = network_for(o, code="identity")
+        with torch.inference_mode():
+            run, _ = make(Fused, net, o)
+            run.add_gradient(inside(likelihood, N, D), rows(), N, state=o.init_state(D, K))
+        assert not run.enters_autograd
+        got = step(Fused, net, o, inside(likelihood, N, D))  # nothing of that is kept
+        assert all(torch.isfinite(g).all() for g in got.gradients.values())
+    assert make(Fused, network(), Activity(loss=SquaredError()))[0].enters_autograd
+
+
+def test_hooks_of_a_pass_share_what_they_work_out_once():
+    calls = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Counted(NormalLikelihood):
+        def elements(self, x, raw):
+            calls.append(x)
+            return super().elements(x, raw)
+
+    o = ImportanceWeighted(loss=Counted(None), gradient="doubly_reparameterized")
+    net = network_for(o, code="identity")
+    got = step(Fused, net, o, normal(N, D), batches=2)
+    assert len(calls) == 2  # the scale, the bound and the weights of the path
+    expected = step(Autograd, net, o, normal(N, D), batches=2)
+    assert_close(got.gradients, expected.gradients)
+    assert_close(got.state, expected.state)
 
 
 def test_single_precision_agrees_with_double():

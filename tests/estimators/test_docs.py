@@ -16,6 +16,8 @@ from sklearn.decomposition import PCA
 from sklearn.utils._param_validation import StrOptions
 
 import skae
+import skae.callbacks
+import skae.inspection
 from skae.estimators._base import BaseAutoencoder
 from skae.estimators._estimator import estimator
 
@@ -23,6 +25,9 @@ ESTIMATORS = [
     cls
     for name in skae.__all__
     if inspect.isclass(cls := getattr(skae, name)) and issubclass(cls, BaseEstimator)
+]
+TOOLS = [
+    getattr(module, name) for module in (skae.callbacks, skae.inspection) for name in module.__all__
 ]
 
 IGNORED = {
@@ -60,13 +65,18 @@ def mistakes(name, ignored):
     ]
 
 
-@pytest.mark.parametrize("cls", ESTIMATORS)
-def test_class_docstring_is_valid(cls):
-    assert mistakes(path(cls), IGNORED) == []
+@pytest.mark.parametrize("obj", [*ESTIMATORS, *TOOLS])
+def test_docstring_is_valid(obj):
+    assert mistakes(path(obj), IGNORED) == []
 
 
 @pytest.mark.parametrize(
-    ("cls", "name"), [(cls, name) for cls in ESTIMATORS for name in own_methods(cls)]
+    ("cls", "name"),
+    [
+        (cls, name)
+        for cls in (*ESTIMATORS, *filter(inspect.isclass, TOOLS))
+        for name in own_methods(cls)
+    ],
 )
 def test_method_docstring_is_valid(cls, name):
     assert mistakes(f"{path(cls)}.{name}", IGNORED_OF_METHODS) == []
@@ -74,6 +84,9 @@ def test_method_docstring_is_valid(cls, name):
 
 def test_methods_are_found():
     assert {"fit", "transform", "reconstruct", "coefs_"} <= set(own_methods(skae.Autoencoder))
+    assert {"from_estimator", "from_predictions", "plot"} <= set(
+        own_methods(skae.inspection.LossCurveDisplay)
+    )
     assert "get_params" not in set(own_methods(skae.Autoencoder))
 
 
@@ -141,9 +154,14 @@ def fitted(X):
             return [cls(layers=(2,), estimator=layer, joint=layer).fit(frame)]
         if issubclass(cls, ClassifierMixin | RegressorMixin):
             return [cls(max_iter=2, early_stopping=True).fit(frame, np.arange(len(frame)) % 3)]
-        one_layer = {"hidden_layer_sizes": (), "activation": "identity"}
-        return [cls(max_iter=2, early_stopping=True, **changed).fit(frame)
-                for changed in ({}, one_layer)]  # fmt: skip
+        changed = [{}, {"hidden_layer_sizes": (), "activation": "identity"}]
+        labels = None
+        if cls is skae.ImportanceWeightedAutoencoder:
+            changed.append({"n_top_components": 2})
+        if cls is skae.AdversarialAutoencoder:
+            changed[1]["n_clusters"], labels = "classes", np.arange(len(frame)) % 3
+        return [cls(max_iter=2, early_stopping=True, **given).fit(frame, labels)
+                for given in changed]  # fmt: skip
 
     return of
 

@@ -13,9 +13,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
-from skae import ImportanceWeightedAutoencoder, VariationalAutoencoder
+from skae import ImportanceWeightedAutoencoder, VariationalAutoencoder, monte_carlo
 from skae.bounds import Evidence
-from skae.estimators import _inference, _latent_variable
+from skae.estimators import _inference, _sampling
 
 BOTH = [VariationalAutoencoder, ImportanceWeightedAutoencoder]
 
@@ -176,7 +176,7 @@ def test_scores_are_a_pure_function_of_the_row(fitted, factors, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(_inference, "_CELLS", 1)  # 64 rows at a time
             np.testing.assert_allclose(model.score_samples(factors), score)
-            patch.setattr(_latent_variable, "BLOCK", 7)  # draws at a time
+            patch.setattr(monte_carlo, "BLOCK", 7)  # draws at a time
             np.testing.assert_allclose(model.score_samples(factors), score)
         assert model.score(factors) == pytest.approx(score.mean())
         weight = np.arange(500) % 3
@@ -251,7 +251,7 @@ def test_samples_are_those_of_the_seed(fitted):
 
 
 def test_many_samples_are_drawn_in_parts(fitted, monkeypatch):
-    monkeypatch.setattr(_latent_variable, "_CELLS", 60)
+    monkeypatch.setattr(_sampling, "_CELLS", 60)
     X = fitted.sample(25, random_state=0)
     assert X.shape == (25, 6)
     assert len(np.unique(X[:, 0])) == 25
