@@ -1,6 +1,6 @@
 """Formulas as MathML, which browsers show by themselves: no script, and nothing to download."""
 
-import re
+from xml.etree import ElementTree
 
 from docutils import nodes
 from docutils.utils.math import MathError
@@ -10,20 +10,27 @@ from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
 
-# docutils 0.22 knows no \\dots, and sets an index of an accented letter below it, not beside it.
-DOTS = re.compile(r"\\dots\b")
-ACCENTED = re.compile(r"\\(?:hat|tilde|bar)\s*(?:\\[a-zA-Z]+|\{\w+\}|\w)(?=\s*[_^])")
+NAMESPACE = "http://www.w3.org/1998/Math/MathML"
+ElementTree.register_namespace("", NAMESPACE)
 
 
-def spelled(tex: str) -> str:
-    """The formula in words that docutils reads well."""
-    return ACCENTED.sub(lambda found: f"{{{found.group()}}}", DOTS.sub(r"\\ldots", tex)).strip()
+def index_beside(mathml: str) -> str:
+    """An index of an accented letter beside it, where docutils 0.22 sets it below."""
+    tree = ElementTree.fromstring(mathml)
+    for node in tree.iter(f"{{{NAMESPACE}}}munderover"):
+        letter, index, accent = node
+        if accent.get("stretchy") == "false":
+            accented = ElementTree.Element(f"{{{NAMESPACE}}}mover", accent="true")
+            accented.extend([letter, accent])
+            node.tag, node[:] = f"{{{NAMESPACE}}}msub", [accented, index]
+    return ElementTree.tostring(tree, encoding="unicode")
 
 
 def converted(node: nodes.Element, *, as_block: bool) -> str:
     """The formula of a node; what cannot be read is a warning, and shown as it is."""
     try:
-        return tex2mathml(spelled(node.astext()), as_block=as_block)
+        tex = node.astext().strip().replace(r"\dots", r"\ldots")  # docutils knows the second
+        return index_beside(tex2mathml(tex, as_block=as_block))
     except MathError as error:
         logger.warning("no MathML for %r: %s", node.astext(), error, location=node)
         return f"<code>{node.astext()}</code>"
