@@ -8,7 +8,7 @@ OLDEST = .venv-oldest/bin
 # One thread: more of them slow small matrices down, and the tests run in two processes already.
 ONE_THREAD = OMP_NUM_THREADS=1
 
-.PHONY: demo test lint bench test-oldest
+.PHONY: demo test lint bench docs test-oldest
 
 demo: .venv/.installed
 	$(ONE_THREAD) $(BIN)/python examples/demo.py
@@ -25,6 +25,10 @@ lint: .venv/.installed
 bench: .venv/.installed-bench
 	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
+# The pages, with the gallery's examples run, are in build/docs/index.html.
+docs: .venv/.installed-docs
+	$(ONE_THREAD) $(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+
 test-oldest: .venv-oldest/.installed
 	$(ONE_THREAD) $(OLDEST)/python -m pytest -n 2
 
@@ -36,6 +40,10 @@ test-oldest: .venv-oldest/.installed
 
 .venv/.installed-bench: .venv/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	touch $@
+
+.venv/.installed-docs: .venv/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
 
 # The floors that setup.cfg promises, torch's excepted, with a polars that still shows its columns'

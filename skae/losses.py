@@ -124,7 +124,7 @@ class SquaredError(Loss):
 
 @dataclass(frozen=True)
 class AbsoluteError(Loss):
-    """|x^ - x|; its gradient at zero is zero."""
+    """The loss ``|x^ - x|``; its gradient at zero is zero."""
 
     link = "identity"
 
@@ -140,7 +140,7 @@ class AbsoluteError(Loss):
 
 @dataclass(frozen=True)
 class Huber(Loss):
-    """Squared within `delta` of the target, linear beyond: e^2 or delta (2 |e| - delta).
+    """Squared within `delta` of the target, linear beyond: ``e^2`` or ``delta (2 |e| - delta)``.
 
     Twice the textbook's form, so that it equals the squared error for small residuals.
 

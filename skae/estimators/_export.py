@@ -316,7 +316,7 @@ class ExportsAutoencoder:
         - `alpha`, of which an MLP divides the gradient by the rows of a batch, beside squared
           errors summed over outputs. As an autoencoder it gets ``rows d alpha / 2`` (Poisson
           loss: ``rows d alpha``), with rows those of a batch here (all of them under lbfgs), and
-          d features: the same minimum. On a code, alpha / 2 |W|^2 stands beside the
+          d features: the same minimum. On a code, ``alpha / 2 |W|^2`` stands beside the
           cross-entropy of a sample (``rows alpha``), or beside its mean squared error.
         - `learning_rate_init`: sgd takes the same steps with it divided by the same d / 2 (or d).
           Adam here works in the units of the data, there on raw weights, with the same rate.

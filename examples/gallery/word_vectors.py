@@ -1,0 +1,109 @@
+"""
+Word vectors from documentation
+===============================
+
+Words that keep the same company are near in meaning. The text is what every installation of
+scikit-learn has: the docstrings of its modules. An autoencoder turns the company that a word keeps
+into a short vector.
+"""
+
+import ast
+import re
+from collections import Counter
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import scipy.sparse as sp
+import sklearn
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import normalize
+
+from skae import Autoencoder
+
+# %%
+# The text
+# --------
+
+
+def docstrings():
+    """The docstrings of scikit-learn's modules, without tests, examples and code."""
+    for file in sorted(Path(sklearn.__file__).parent.rglob("*.py")):
+        if {"tests", "externals"} & set(file.parts):
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                text = (ast.get_docstring(node) or "").split("Examples\n---")[0]
+                yield re.findall(r"[a-z]{2,}", text.lower())
+
+
+texts = list(docstrings())
+counts = Counter(word for text in texts for word in text)
+words = [word for word, count in counts.most_common() if count >= 40]
+print(f"{sum(counts.values()):,} words, {len(words)} of them 40 times or more")
+
+# %%
+# Who occurs with whom
+# --------------------
+#
+# Positive pointwise mutual information within six words: how much more often two words occur
+# together than their frequencies would have it.
+
+place = {word: i for i, word in enumerate(words)}
+together = Counter()
+for text in texts:
+    ids = [place.get(word) for word in text]
+    for i, first in enumerate(ids):
+        for second in ids[i + 1 : i + 7]:
+            if first is not None and second is not None:
+                together[first, second] += 1
+pairs = np.array(list(together))
+C = sp.coo_array((list(together.values()), pairs.T), shape=(len(words), len(words))).tocsr()
+C = (C + C.T).tocoo()
+total, of_word = C.sum(), C.sum(axis=1)
+pmi = np.log(C.data * total / (of_word[C.row] * of_word[C.col]))
+ppmi = sp.csr_matrix((np.maximum(pmi, 0), (C.row, C.col)), shape=C.shape)
+ppmi.eliminate_zeros()
+print(f"{ppmi.nnz / np.prod(ppmi.shape):.1%} of the entries are not zero")
+
+# %%
+# The vectors
+# -----------
+#
+# The matrix goes in as it is, sparse. The code of a row is the word's vector.
+
+model = Autoencoder(
+    n_components=50, hidden_layer_sizes=(), activation="tanh", max_iter=40, tol=None, random_state=0
+)
+vectors = normalize(model.fit_transform(ppmi.astype(np.float32)))
+
+
+def nearest(word, n=6):
+    """The words with the largest cosines."""
+    cosines = vectors @ vectors[place[word]]
+    return [words[i] for i in np.argsort(-cosines)[1 : n + 1]]
+
+
+for word in ("classifier", "sparse", "eigenvalues", "bandwidth", "tree", "gaussian", "random"):
+    if word in place:
+        print(f"{word:12s} {', '.join(nearest(word))}")
+
+# %%
+# A map of some of them, by two principal components of their vectors:
+
+groups = {
+    "C0": ["classifier", "regressor", "estimator", "transformer", "estimators"],
+    "C1": ["rows", "columns", "matrix", "array", "sparse", "csr", "dense"],
+    "C2": ["precision", "recall", "accuracy", "roc", "auc", "score"],
+    "C3": ["tree", "trees", "leaf", "nodes", "node", "split", "depth"],
+    "C4": ["gaussian", "covariance", "variance", "mean", "distribution"],
+}
+shown = [(word, colour) for colour, group in groups.items() for word in group if word in place]
+points = PCA(2).fit_transform(vectors[[place[word] for word, _ in shown]])
+fig, ax = plt.subplots(figsize=(8, 6), layout="constrained")
+for (word, colour), point in zip(shown, points, strict=True):
+    ax.plot(*point, "o", color=colour, markersize=4)
+    ax.annotate(word, point, xytext=(4, 2), textcoords="offset points", color=colour)
+ax.set(xticks=[], yticks=[])
+
+plt.show()
