@@ -8,6 +8,7 @@ from importlib import import_module as _import_module
 
 _NAMES = {
     "autoencoder": ("Autoencoder",),
+    "autoencoder_outlier": ("AutoencoderOutlierDetector",),
     "contractive": ("ContractiveAutoencoder",),
     "denoising": ("DenoisingAutoencoder",),
     "embedding": ("EmbeddingAutoencoder",),

@@ -1,6 +1,7 @@
 """The public names, for type checkers; `__init__.py` has the same."""
 
 from skae.estimators.autoencoder import Autoencoder
+from skae.estimators.autoencoder_outlier import AutoencoderOutlierDetector
 from skae.estimators.contractive import ContractiveAutoencoder
 from skae.estimators.denoising import DenoisingAutoencoder
 from skae.estimators.embedding import EmbeddingAutoencoder
@@ -20,6 +21,7 @@ from skae.estimators.variational import VariationalAutoencoder
 
 __all__ = [
     "Autoencoder",
+    "AutoencoderOutlierDetector",
     "ContractiveAutoencoder",
     "DenoisingAutoencoder",
     "EmbeddingAutoencoder",

@@ -1,0 +1,370 @@
+"""The ready-made outlier detector: an ensemble of small denoising networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.random import sample_without_replacement
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from skae._engine.batches import ArraySource, Scaled, Source, SparseSource
+from skae.activations import ACTIVATIONS
+from skae.estimators._build import layer_sizes
+from skae.estimators._detector import BaseOutlierDetector
+from skae.estimators._estimator import estimator
+from skae.estimators._input import feature_label
+from skae.estimators._kernel_denoiser import KernelDenoiser
+from skae.estimators._members import Design, Ensemble, Member, in_parts, train_networks
+from skae.estimators._scaling import Scaling, scaling_of
+from skae.estimators.denoising import DenoisingObjective
+from skae.losses import SquaredError
+from skae.objective import NO_ROWS, Rows
+
+
+class Training(NamedTuple):
+    """The rows of positive weight that have a value, float64, and what is known of them."""
+
+    source: Source
+    weight: Tensor | None  # (n,) of mean 1
+    places: np.ndarray  # (n,) in X
+    scaling: Scaling
+
+
+@estimator
+class AutoencoderOutlierDetector(BaseOutlierDetector):
+    r"""Flag the rows that an ensemble of small denoising networks reconstructs badly.
+
+    A ready-made detector for tables of numbers. Its networks have no bottleneck: what keeps
+    them from copying a row is the noise on their input, N(0, noise_level^2), which they are
+    trained to take off. Rows like those of training come back almost unchanged. With e_k the mean
+    squared error of member k over the features that it sees, and m_k its median over the training
+    rows, the score is
+
+    .. math::
+        s(x) = -\frac{1}{K} \sum_{k=1}^{K} \log \frac{e_k(x)}{m_k}
+
+    and `feature_scores` add up to ``exp(-s)``: 1 for a row as the middle training row, 10 for one
+    that is reconstructed ten times worse. All networks are trained in one pass.
+
+    **Kernel denoisers.** `n_kernel_denoisers` of the members are no networks. They reconstruct a
+    row as the mean of stored training rows, weighed by ``exp(-|x - p|^2 / (2 bandwidth^2))``: in
+    form a denoiser, in substance a method of neighbours. Set it to 0 for networks alone.
+
+    **What leaves the training rows' range** is shown to the members at the end of the range, and
+    counts with its whole distance. A feature that was constant in training has no scale, and a row
+    in which it moves has an error of 10 standard deviations at most.
+
+    **Mixed tables.** Put a `ColumnTransformer` in front, whose output is all numbers. **Missing
+    values** (NaN) enter as their feature's training mean and do not count.
+
+    Parameters
+    ----------
+    noise_level : float or sequence of float, default=0.15
+        Standard deviation of the noise in training, in standard deviations of a feature (under
+        ``scale=None``, in the units of X). Several are given to the networks in turn.
+
+    n_estimators : int, default=8
+        Number of networks.
+
+    hidden_layer_sizes : int or sequence of int, default=(128, 128)
+        Widths of the hidden layers of a network.
+
+    activation : str, default="silu"
+        Activation of the hidden layers: "identity", "logistic", "tanh", "relu", "softplus",
+        "elu", "silu", "gelu" or "exp".
+
+    n_steps : int, default=500
+        Adam's steps, rounded to whole passes over the rows.
+
+    batch_size : int, default=128
+        Rows of a step, each network its own; all of them where there are fewer.
+
+    learning_rate_init : float, default=0.002
+        Adam's step size at the start; it falls linearly to zero.
+
+    n_kernel_denoisers : int, default=8
+        Number of kernel denoisers among the members.
+
+    bandwidth : float or sequence of float, \
+            default=(0.3, 0.4, 0.55, 0.7, 0.9, 1.1, 1.4, 1.7)
+        Of the kernel denoisers, in turn, in standard deviations of a feature.
+
+    n_prototypes : int, default=1024
+        Training rows that a kernel denoiser stores, at most, drawn at random.
+
+    max_features : float, default=0.7
+        Share in (0, 1] of the features that a member sees, drawn at random so that all are seen
+        equally often, and rounded up.
+
+    max_samples : int or float, default=None
+        Rows, or the share of the rows, that each member is made from, drawn at random. None is
+        all of them.
+
+    novelty : bool, default=True
+        Whether X of `fit` is normal, and outliers are looked for in new data. Set it to False where
+        X has outliers itself, unlabelled, which are to be found: members are then made from few
+        rows each, and training rows are scored by those that have not seen them, in
+        `calibration_scores_` and `fit_predict`.
+
+    scale : {"standard"} or None, default="standard"
+        Whether to bring every feature to mean 0 and variance 1 first, as `StandardScaler` does.
+
+    precision : {"float32", "float64"}, default="float32"
+        Arithmetic in training. Scores are always computed in float64.
+
+    Attributes
+    ----------
+    estimator_ : object
+        The fitted members.
+
+    See Also
+    --------
+    ReconstructionOutlierDetector : The same of any autoencoder, `PCA` and the like.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from skae import AutoencoderOutlierDetector
+    >>> X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    >>> detector = AutoencoderOutlierDetector(contamination=0.05, random_state=0)
+    >>> malignant, benign = X[y == 0], X[y == 1]
+    >>> float((detector.fit(benign).predict(malignant) == -1).mean()) > 0.8
+    True
+    >>> why = detector.explain(malignant[:1], n_features=3)
+    """
+
+    noise_level: Any = 0.15
+    n_estimators: int = 8
+    hidden_layer_sizes: Any = (128, 128)
+    activation: str = "silu"
+    n_steps: int = 500
+    batch_size: int = 128
+    learning_rate_init: float = 2e-3
+    n_kernel_denoisers: int = 8
+    bandwidth: Any = (0.3, 0.4, 0.55, 0.7, 0.9, 1.1, 1.4, 1.7)
+    n_prototypes: int = 1024
+    max_features: float = 0.7
+    max_samples: Any = None
+    novelty: bool = True
+    scale: str | None = "standard"
+    precision: str = "float32"
+
+    _parameter_constraints = {
+        **BaseOutlierDetector._parameter_constraints,
+        "noise_level": [Interval(Real, 0, None, closed="left"), "array-like"],
+        "n_estimators": [Interval(Integral, 0, None, closed="left")],
+        "hidden_layer_sizes": [Interval(Integral, 1, None, closed="left"), "array-like"],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "n_steps": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "n_kernel_denoisers": [Interval(Integral, 0, None, closed="left")],
+        "bandwidth": [Interval(Real, 0, None, closed="neither"), "array-like"],
+        "n_prototypes": [Interval(Integral, 1, None, closed="left")],
+        "max_features": [Interval(Real, 0, 1, closed="right")],
+        "max_samples": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(Real, 0, 1, closed="neither"),
+            None,
+        ],
+        "novelty": ["boolean"],
+        "scale": [StrOptions({"standard"}), None],
+        "precision": [StrOptions({"float32", "float64"})],
+    }
+
+    def _validated(self, X: Any, *, reset: bool) -> Any:
+        return validate_data(
+            self, X, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32],
+            ensure_all_finite="allow-nan",
+        )  # fmt: skip
+
+    # ---- training
+
+    def _objectives(self) -> list[DenoisingObjective]:
+        """What each network optimises."""
+        levels = _of_members(self.noise_level, self.n_estimators, "noise_level", 0.0)
+        loss = SquaredError()
+        return [
+            DenoisingObjective(loss=loss, corruption="gaussian", noise_level=level)
+            for level in levels
+        ]
+
+    def _fit_model(self, X: Any, weight: np.ndarray | None, seeds: Any, tasks: Any) -> Ensemble:
+        objectives = self._objectives()
+        taus = _of_members(self.bandwidth, self.n_kernel_denoisers, "bandwidth", np.nextafter(0, 1))
+        if not objectives and not taus:
+            raise ValueError(
+                "n_estimators=0 and n_kernel_denoisers=0 leave no member. Raise either."
+            )
+        own = [int(seed) for seed in seeds.randint(2**31 - 1, size=len(objectives))]
+        training = self._read(X, weight)
+        networks = self._networks(training, objectives, own, seeds) if objectives else []
+        model = Ensemble(training.scaling, networks + self._kernels(training, taus, seeds))
+        errors = in_parts(training.source, model.log_errors, model.widest)
+        if not self.novelty:
+            errors = _out_of_bag(errors, [member.rows for member in model.members])
+        model.log_medians = torch.from_numpy(_medians(errors, training.weight))
+        for k, member in enumerate(model.members):
+            model.members[k] = member._replace(rows=training.places[member.rows])
+        return model
+
+    def _read(self, X: Any, weight: np.ndarray | None) -> Training:
+        source = _source(X)
+        counts = _has_value(source) if weight is None else _has_value(source) & (weight > 0)
+        places = np.flatnonzero(counts)
+        if not len(places):
+            raise ValueError("No row of positive weight has a value: all that X holds is missing.")
+        if len(places) < source.n:
+            source = source.subset(torch.from_numpy(places))
+        w = None
+        if weight is not None:
+            w = torch.from_numpy(weight[places] / weight[places].mean())
+        scaling = scaling_of(source, w, self.scale == "standard")
+        empty = scaling.center.isnan().nonzero()
+        if len(empty):
+            names = ", ".join(feature_label(self, int(i)) for i in empty)
+            raise ValueError(
+                f"There is nothing to learn from {names}: no row (of positive weight) has a value. "
+                "Drop such columns."
+            )
+        return Training(source, w, places, scaling)
+
+    def _networks(
+        self, training: Training, objectives: Sequence[DenoisingObjective], own: list[int],
+        seeds: Any,
+    ) -> list[Member]:  # fmt: skip
+        n, d, M = training.source.n, training.source.d, len(objectives)
+        most = min(self._n_rows(n), self.n_steps * self.batch_size)  # no step would see more
+        rows = torch.from_numpy(np.stack([_draw(n, most, seeds) for _ in own]))
+        columns = _columns(d, self.max_features, M, seeds)
+        design = Design(
+            layer_sizes(self.hidden_layer_sizes), self.activation, int(self.n_steps),
+            min(int(self.batch_size), most), float(self.learning_rate_init),
+            getattr(torch, self.precision),
+        )  # fmt: skip
+        scaling = training.scaling
+        scaled = Scaled(training.source, scaling.center, scaling.scale, design.dtype)
+        known = _known(training, rows, columns, design.dtype)
+        networks = train_networks(design, objectives, scaled, rows, columns, known, own)
+        return [Member(*parts) for parts in zip(networks, columns, rows.numpy(), strict=True)]
+
+    def _kernels(self, training: Training, taus: list[float], seeds: Any) -> list[Member]:
+        source, scaling, members = training.source, training.scaling, []
+        most = min(self._n_rows(source.n), int(self.n_prototypes))
+        columns = _columns(source.d, self.max_features, len(taus), seeds) if taus else []
+        for tau, own in zip(taus, columns, strict=True):
+            rows = np.sort(_draw(source.n, most, seeds))
+            index = torch.from_numpy(rows)
+            prototypes = scaling.within(scaling.forward(source.take(index)))[:, own]
+            log_weight = None if training.weight is None else training.weight[index].log()
+            members.append(Member(KernelDenoiser(prototypes, tau, log_weight), own, rows))
+        return members
+
+    def _n_rows(self, n: int) -> int:
+        """How many of n rows a member may see."""
+        if self.max_samples is None:
+            return n
+        if isinstance(self.max_samples, Integral):
+            return min(n, int(self.max_samples))
+        return max(1, round(self.max_samples * n))
+
+    # ---- scores
+
+    def _scores_by(self, model: Ensemble, X: Any) -> np.ndarray:
+        return in_parts(_source(X), model.scores, model.widest)
+
+    def _training_scores_by(self, model: Ensemble, X: Any) -> np.ndarray:
+        if self.novelty:
+            return self._scores_by(model, X)
+        errors = in_parts(_source(X), model.log_errors, model.widest)
+        return -np.nanmean(_out_of_bag(errors, [member.rows for member in model.members]), 1)
+
+    def _cells_by(self, model: Ensemble, X: Any) -> np.ndarray:
+        return in_parts(_source(X), model.cells, model.widest)
+
+    def _reconstructions_by(self, model: Ensemble, X: Any) -> np.ndarray:
+        return in_parts(_source(X), model.reconstructions, model.widest)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+def _source(X: Any) -> Source:
+    """Validated rows in float64: in float32 a score differs by 1e-7 between batch sizes."""
+    return (SparseSource if hasattr(X, "toarray") else ArraySource)(X, torch.float64)
+
+
+def _has_value(source: Source) -> np.ndarray:
+    """Which rows have any value, (n,)."""
+    return np.concatenate([(~x.isnan()).any(1).numpy() for _, x in source.chunks()])
+
+
+def _of_members(values: Any, n: int, name: str, least: float) -> list[float]:
+    """A number for each of n members: one for all, or several in turn."""
+    each = [float(value) for value in np.atleast_1d(values)]
+    if not each or not all(least <= value < np.inf for value in each):
+        sign = "positive" if least else "non-negative"
+        raise ValueError(f"{name} must be a {sign} number or several, got {values!r}.")
+    return [each[k % len(each)] for k in range(n)]
+
+
+def _draw(n: int, most: int, seeds: Any) -> np.ndarray:
+    """`most` of n rows in a random order, each once."""
+    if most == n:
+        return seeds.permutation(n)
+    return sample_without_replacement(n, most, random_state=seeds).astype(np.int64)
+
+
+def _columns(d: int, share: float, n_members: int, seeds: Any) -> Tensor:
+    """Which features each member sees, (M, q); each is seen by as many members as can be."""
+    q = min(d, max(int(np.ceil(share * d - 1e-9)), -(-d // n_members)))
+    count, chosen = np.zeros(d), []
+    for _ in range(n_members):
+        own = np.sort(np.lexsort((seeds.random_sample(d), count))[:q])
+        count[own] += 1
+        chosen.append(own)
+    return torch.from_numpy(np.stack(chosen))
+
+
+def _known(training: Training, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> Rows:
+    """Weights and observed cells of the members' rows, where there are any."""
+    weight = training.weight
+    known = NO_ROWS if weight is None else Rows(weight=weight[rows].to(dtype)).normalised()
+    if not training.scaling.has_missing:
+        return known
+    observed = torch.cat([~x.isnan() for _, x in training.source.chunks()])
+    own = observed[rows].take_along_dim(columns.unsqueeze(1), -1)
+    return Rows(weight=known.weight, observed=own)
+
+
+def _out_of_bag(errors: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Errors of shape (n, M), NaN where a member saw the row; all of a row that every one saw."""
+    out = errors.copy()
+    for k, own in enumerate(rows):
+        out[own, k] = np.nan
+    seen_by_all = np.isnan(out).all(1)
+    out[seen_by_all] = errors[seen_by_all]
+    return out
+
+
+def _medians(errors: np.ndarray, weight: Tensor | None) -> np.ndarray:
+    """Lower weighted medians of the columns over what is not NaN; 0 where all is."""
+    w = np.ones(len(errors)) if weight is None else weight.numpy()
+    out = np.zeros(errors.shape[1])
+    for k, e in enumerate(errors.T):
+        known = ~np.isnan(e)
+        if known.any():
+            order = np.argsort(e[known])
+            below = np.cumsum(w[known][order])
+            at = np.searchsorted(below, below[-1] / 2 * (1 - 1e-12))
+            out[k] = e[known][order][at]
+    return out
