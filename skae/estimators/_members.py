@@ -14,7 +14,7 @@ from skae._engine.batches import Drawn, Scaled, Source
 from skae._engine.rng import Streams
 from skae._engine.start import moments, place, starting_values
 from skae._engine.train import Training, stacked_parameters, train
-from skae.estimators._scaling import Scaling
+from skae.estimators._scaling import View
 from skae.modules import DenseModule, chained, infer
 from skae.networks import Dense, Network
 from skae.objective import Objective, Rows, stack
@@ -27,11 +27,12 @@ class Member(NamedTuple):
     """A denoiser, and what of the training data it was made from."""
 
     denoiser: Any  # a torch module or a kernel denoiser
+    view: int  # of the features: its place in the ensemble's views
     columns: Tensor  # (q,) the features that it sees
     rows: np.ndarray  # the training rows that it saw
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Reconstructions, (n, q), of its features of scaled rows of shape (n, d)."""
+        """Reconstructions, (n, q), of its features of rows of shape (n, d) in its view."""
         seen = x[:, self.columns]
         if isinstance(self.denoiser, DenseModule):
             return infer(self.denoiser, seen)
@@ -57,20 +58,26 @@ class Ensemble:
     of all.
     """
 
-    def __init__(self, scaling: Scaling, members: Sequence[Member]):
-        self.scaling, self.members = scaling, list(members)
+    def __init__(self, views: Sequence[View], members: Sequence[Member]):
+        self.views, self.members = list(views), list(members)
         self.log_medians = torch.zeros(len(self.members), dtype=torch.float64)
 
     @property
     def widest(self) -> int:
         """The largest number of cells that a row comes to on the way."""
-        return max(len(self.scaling.center), *(member.widest for member in self.members))
+        return max(len(self.views[0].low), *(member.widest for member in self.members))
+
+    def seen(self, X: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Rows in every view that a member has, as they are and as they are shown."""
+        used = {member.view for member in self.members}
+        each = [view.forward(X) if i in used else X for i, view in enumerate(self.views)]
+        return [(x, view.within(x)) for x, view in zip(each, self.views, strict=True)]
 
     def squares(self, X: Tensor) -> Iterator[Tensor]:
-        """Squared errors of every member in turn, (n, q) in scaled units; NaN where X is."""
-        x = self.scaling.forward(X)
-        seen = self.scaling.within(x)
+        """Squared errors of every member in turn, (n, q) in its view; NaN where X is."""
+        views = self.seen(X)
         for member in self.members:
+            x, seen = views[member.view]
             yield member(seen).sub_(x[:, member.columns]).square_()
 
     def log_errors(self, X: Tensor) -> Tensor:
@@ -101,12 +108,15 @@ class Ensemble:
 
     def reconstructions(self, X: Tensor) -> Tensor:
         """The mean of the members' reconstructions of each feature, (n, d) in the units of X."""
-        seen = self.scaling.within(self.scaling.forward(X))
+        views = self.seen(X)
         total, count = torch.zeros_like(X), torch.zeros(X.shape[1], dtype=X.dtype)
         for member in self.members:
-            total.index_add_(-1, member.columns, member(seen))
+            full = views[member.view][1].clone()
+            full[:, member.columns] = member(full)
+            made = self.views[member.view].inverse(full)
+            total[:, member.columns] += made[:, member.columns]
             count[member.columns] += 1
-        return self.scaling.inverse(total / count)
+        return total / count
 
 
 def _log(e: Tensor) -> Tensor:
@@ -141,7 +151,7 @@ def train_networks(
     """
     dtype, drawn = design.dtype, Drawn(source, rows, columns)
     objective = stack(objectives, dtype)
-    m = moments(drawn, bounds=False)
+    m = moments(drawn, known.weight, bounds=False)
     network = place(_network(design, drawn.d), objective.loss, m, dtype, "cpu")
     starts = []
     for seed in seeds:
@@ -160,10 +170,12 @@ def train_networks(
     _check(result.monitor, design)
     exported = network.exported(result.parameters)
     each = ({name: p[k] for name, p in exported.items()} for k in range(len(seeds)))
-    return [chained(network.modules(own)) for own in each]  # type: ignore[misc]
+    return [chained(network.modules(own)).requires_grad_(False) for own in each]  # type: ignore[misc]
 
 
 def _network(design: Design, d: int) -> Network:
+    if not design.hidden:
+        raise ValueError("hidden_layer_sizes=() leaves a linear map. Give one width at least.")
     encoder = Dense("encoder", (d, *design.hidden), design.activation, design.activation)
     return Network(encoder, Dense("decoder", (design.hidden[-1], d), "identity", "identity"))
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.random import sample_without_replacement
 from sklearn.utils.validation import validate_data
 from torch import Tensor
@@ -21,10 +21,14 @@ from skae.estimators._estimator import estimator
 from skae.estimators._input import feature_label
 from skae.estimators._kernel_denoiser import KernelDenoiser
 from skae.estimators._members import Design, Ensemble, Member, in_parts, train_networks
-from skae.estimators._scaling import Scaling, scaling_of
+from skae.estimators._scaling import NormalScores, Scaling, View, normal_scores_of, scaling_of
 from skae.estimators.denoising import DenoisingObjective
 from skae.losses import SquaredError
 from skae.objective import NO_ROWS, Rows
+
+_LEAST = float(np.nextafter(0, 1))  # positive number
+
+_RANKED = 10_000  # rows that ranks are among
 
 
 class Training(NamedTuple):
@@ -89,11 +93,12 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         Adam's step size at the start; it falls linearly to zero.
 
     n_kernel_denoisers : int, default=8
-        Number of kernel denoisers among the members.
+        Number of kernel denoisers among the members. The first, third, ... see the features as the
+        networks do, the others by their ranks: as normal scores, the standard normal quantiles of
+        their mid-ranks.
 
-    bandwidth : float or sequence of float, \
-            default=(0.3, 0.4, 0.55, 0.7, 0.9, 1.1, 1.4, 1.7)
-        Of the kernel denoisers, in turn, in standard deviations of a feature.
+    bandwidth : float or sequence of float, default=(0.4, 0.7, 1.1, 1.7)
+        Of pairs of kernel denoisers, in turn, in standard deviations of a feature.
 
     n_prototypes : int, default=1024
         Training rows that a kernel denoiser stores, at most, drawn at random.
@@ -147,7 +152,7 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
     batch_size: int = 128
     learning_rate_init: float = 2e-3
     n_kernel_denoisers: int = 8
-    bandwidth: Any = (0.3, 0.4, 0.55, 0.7, 0.9, 1.1, 1.4, 1.7)
+    bandwidth: Any = (0.4, 0.7, 1.1, 1.7)
     n_prototypes: int = 1024
     max_features: float = 0.7
     max_samples: Any = None
@@ -170,7 +175,7 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         "max_features": [Interval(Real, 0, 1, closed="right")],
         "max_samples": [
             Interval(Integral, 1, None, closed="left"),
-            Interval(Real, 0, 1, closed="neither"),
+            Interval(RealNotInt, 0, 1, closed="right"),
             None,
         ],
         "novelty": ["boolean"],
@@ -186,26 +191,33 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
 
     # ---- training
 
-    def _objectives(self) -> list[DenoisingObjective]:
-        """What each network optimises."""
-        levels = _of_members(self.noise_level, self.n_estimators, "noise_level", 0.0)
-        loss = SquaredError()
-        return [
-            DenoisingObjective(loss=loss, corruption="gaussian", noise_level=level)
-            for level in levels
-        ]
+    def _objective(self, level: float | None = None) -> DenoisingObjective:
+        """What a network optimises, under the noise of the first one unless told."""
+        if level is None:
+            level = _of_members(self.noise_level, 1, "noise_level", 0.0)[0]
+        return DenoisingObjective(loss=SquaredError(), corruption="gaussian", noise_level=level)
 
     def _fit_model(self, X: Any, weight: np.ndarray | None, seeds: Any, tasks: Any) -> Ensemble:
-        objectives = self._objectives()
-        taus = _of_members(self.bandwidth, self.n_kernel_denoisers, "bandwidth", np.nextafter(0, 1))
-        if not objectives and not taus:
+        levels = _of_members(self.noise_level, self.n_estimators, "noise_level", 0.0)
+        taus = _of_members(self.bandwidth, -(-self.n_kernel_denoisers // 2), "bandwidth", _LEAST)
+        taus = [tau for tau in taus for _ in range(2)][: self.n_kernel_denoisers]
+        if not levels and not taus:
             raise ValueError(
                 "n_estimators=0 and n_kernel_denoisers=0 leave no member. Raise either."
             )
-        own = [int(seed) for seed in seeds.randint(2**31 - 1, size=len(objectives))]
         training = self._read(X, weight)
-        networks = self._networks(training, objectives, own, seeds) if objectives else []
-        model = Ensemble(training.scaling, networks + self._kernels(training, taus, seeds))
+        # Rows are drawn last: all else is then the same for repeated rows and for weights.
+        own = [int(seed) for seed in seeds.randint(2**31 - 1, size=len(levels))]
+        of_networks, of_kernels = (
+            _columns(training.source.d, self.max_features, len(each), seeds)
+            for each in (levels, taus)
+        )
+        members = self._networks(training, levels, of_networks, own, seeds) if levels else []
+        views = [training.scaling]
+        if len(taus) > 1:
+            views.append(_normal_scores(training, seeds))
+        members += self._kernels(training, taus, of_kernels, views, seeds)
+        model = Ensemble(views, members)
         errors = in_parts(training.source, model.log_errors, model.widest)
         if not self.novelty:
             errors = _out_of_bag(errors, [member.rows for member in model.members])
@@ -236,13 +248,11 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         return Training(source, w, places, scaling)
 
     def _networks(
-        self, training: Training, objectives: Sequence[DenoisingObjective], own: list[int],
-        seeds: Any,
+        self, training: Training, levels: list[float], columns: Tensor, own: list[int], seeds: Any,
     ) -> list[Member]:  # fmt: skip
-        n, d, M = training.source.n, training.source.d, len(objectives)
+        n = training.source.n
         most = min(self._n_rows(n), self.n_steps * self.batch_size)  # no step would see more
         rows = torch.from_numpy(np.stack([_draw(n, most, seeds) for _ in own]))
-        columns = _columns(d, self.max_features, M, seeds)
         design = Design(
             layer_sizes(self.hidden_layer_sizes), self.activation, int(self.n_steps),
             min(int(self.batch_size), most), float(self.learning_rate_init),
@@ -251,19 +261,24 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         scaling = training.scaling
         scaled = Scaled(training.source, scaling.center, scaling.scale, design.dtype)
         known = _known(training, rows, columns, design.dtype)
+        objectives = [self._objective(level) for level in levels]
         networks = train_networks(design, objectives, scaled, rows, columns, known, own)
-        return [Member(*parts) for parts in zip(networks, columns, rows.numpy(), strict=True)]
+        parts = zip(networks, columns, rows.numpy(), strict=True)
+        return [Member(network, 0, *own_parts) for network, *own_parts in parts]
 
-    def _kernels(self, training: Training, taus: list[float], seeds: Any) -> list[Member]:
-        source, scaling, members = training.source, training.scaling, []
+    def _kernels(
+        self, training: Training, taus: list[float], columns: Tensor, views: list[View], seeds: Any
+    ) -> list[Member]:
+        """Kernel denoisers, which take the views in turn."""
+        source, members = training.source, []
         most = min(self._n_rows(source.n), int(self.n_prototypes))
-        columns = _columns(source.d, self.max_features, len(taus), seeds) if taus else []
-        for tau, own in zip(taus, columns, strict=True):
+        for k, (tau, own) in enumerate(zip(taus, columns, strict=True)):
+            at, view = k % len(views), views[k % len(views)]
             rows = np.sort(_draw(source.n, most, seeds))
             index = torch.from_numpy(rows)
-            prototypes = scaling.within(scaling.forward(source.take(index)))[:, own]
+            prototypes = view.within(view.forward(source.take(index)))[:, own]
             log_weight = None if training.weight is None else training.weight[index].log()
-            members.append(Member(KernelDenoiser(prototypes, tau, log_weight), own, rows))
+            members.append(Member(KernelDenoiser(prototypes, tau, log_weight), at, own, rows))
         return members
 
     def _n_rows(self, n: int) -> int:
@@ -290,6 +305,51 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
 
     def _reconstructions_by(self, model: Ensemble, X: Any) -> np.ndarray:
         return in_parts(_source(X), model.reconstructions, model.widest)
+
+    def fit_predict(self, X, y=None, **kwargs):
+        """Fit to X, and tell which of its rows are normal.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        y : None
+            Ignored.
+
+        **kwargs : dict
+            What `fit` takes.
+
+        Returns
+        -------
+        label : ndarray of shape (n_samples,)
+            +1 for normal rows, -1 for outliers: under ``novelty=False`` by members that have not
+            seen the row, else as `predict` has it.
+        """
+        if self.novelty:
+            return super().fit_predict(X, y, **kwargs)
+        self.fit(X, y, **kwargs)
+        if self._source != "training":
+            return self.predict(X)
+        return np.where(self.calibration_scores_ < self.offset_, -1, 1)
+
+    def feature_scores(self, X):
+        """What every feature adds to the error of a row: high for what is out of place.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples, n_features)
+            They add up to ``exp(-score_samples(X))``, the geometric mean over members of how often
+            a row's error has the median training row's in it. A feature's share in that is the
+            mean of its shares in the members' errors. A missing value adds 0; a row without any
+            value is NaN.
+        """
+        return super().feature_scores(X)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -325,14 +385,23 @@ def _draw(n: int, most: int, seeds: Any) -> np.ndarray:
 
 
 def _columns(d: int, share: float, n_members: int, seeds: Any) -> Tensor:
-    """Which features each member sees, (M, q); each is seen by as many members as can be."""
-    q = min(d, max(int(np.ceil(share * d - 1e-9)), -(-d // n_members)))
+    """Which features each member sees, (M, q); all features are seen equally often, but for one."""
+    q = min(d, max(int(np.ceil(share * d - 1e-9)), -(-d // max(1, n_members))))
     count, chosen = np.zeros(d), []
     for _ in range(n_members):
         own = np.sort(np.lexsort((seeds.random_sample(d), count))[:q])
         count[own] += 1
         chosen.append(own)
-    return torch.from_numpy(np.stack(chosen))
+    return torch.from_numpy(np.array(chosen, dtype=np.int64).reshape(n_members, q))
+
+
+def _normal_scores(training: Training, seeds: Any) -> NormalScores:
+    """The view by ranks, of a bounded number of the rows."""
+    n = training.source.n
+    rows = np.arange(n) if n <= _RANKED else np.sort(_draw(n, _RANKED, seeds))
+    index = torch.from_numpy(rows)
+    weight = None if training.weight is None else training.weight[index]
+    return normal_scores_of(training.scaling, training.source.take(index), weight)
 
 
 def _known(training: Training, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> Rows:
