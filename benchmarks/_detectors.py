@@ -138,8 +138,8 @@ def _pyod_class(name: str) -> Any:
 
 OURS: dict[str, Detector] = {
     "skae": ours(),
-    "skae, networks alone": ours(n_kernel_denoisers=0),
-    "skae, kernels alone": ours(n_estimators=0),
+    "skae (networks)": ours(n_kernel_denoisers=0),
+    "skae (kernels)": ours(n_estimators=0),
 }
 PYOD = ("AutoEncoder", "VAE", "ECOD", "DeepSVDD")
 PEERS: dict[str, Detector] = {

@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
-from sklearn.utils.random import sample_without_replacement
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from skae._engine.batches import ArraySource, Scaled, Source, SparseSource
+from skae._engine.batches import Scaled
 from skae.activations import ACTIVATIONS
+from skae.estimators._bagging import (
+    Sample,
+    as_source,
+    draw_columns,
+    draw_rows,
+    has_value,
+    in_turn,
+    known_of,
+    medians,
+    out_of_bag,
+    ranked,
+)
 from skae.estimators._build import layer_sizes
 from skae.estimators._detector import BaseOutlierDetector
 from skae.estimators._estimator import estimator
 from skae.estimators._input import feature_label
 from skae.estimators._kernel_denoiser import KernelDenoiser
 from skae.estimators._members import Design, Ensemble, Member, in_parts, train_networks
-from skae.estimators._scaling import NormalScores, Scaling, View, normal_scores_of, scaling_of
+from skae.estimators._scaling import View, scaling_of
 from skae.estimators.denoising import DenoisingObjective
 from skae.losses import SquaredError
-from skae.objective import NO_ROWS, Rows
-
-_LEAST = float(np.nextafter(0, 1))  # positive number
-
-_RANKED = 10_000  # rows that ranks are among
-
-
-class Training(NamedTuple):
-    """The rows of positive weight that have a value, float64, and what is known of them."""
-
-    source: Source
-    weight: Tensor | None  # (n,) of mean 1
-    places: np.ndarray  # (n,) in X
-    scaling: Scaling
 
 
 @estimator
@@ -101,9 +97,9 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         Of pairs of kernel denoisers, in turn, in standard deviations of a feature.
 
     n_prototypes : int, default=1024
-        Training rows that a kernel denoiser stores, at most, drawn at random.
+        Sample rows that a kernel denoiser stores, at most, drawn at random.
 
-    max_features : float, default=0.7
+    max_features : float, default=1.0
         Share in (0, 1] of the features that a member sees, drawn at random so that all are seen
         equally often, and rounded up.
 
@@ -154,7 +150,7 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
     n_kernel_denoisers: int = 8
     bandwidth: Any = (0.4, 0.7, 1.1, 1.7)
     n_prototypes: int = 1024
-    max_features: float = 0.7
+    max_features: float = 1.0
     max_samples: Any = None
     novelty: bool = True
     scale: str | None = "standard"
@@ -194,41 +190,43 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
     def _objective(self, level: float | None = None) -> DenoisingObjective:
         """What a network optimises, under the noise of the first one unless told."""
         if level is None:
-            level = _of_members(self.noise_level, 1, "noise_level", 0.0)[0]
+            level = in_turn(self.noise_level, 1, "noise_level", 0.0)[0]
         return DenoisingObjective(loss=SquaredError(), corruption="gaussian", noise_level=level)
 
     def _fit_model(self, X: Any, weight: np.ndarray | None, seeds: Any, tasks: Any) -> Ensemble:
-        levels = _of_members(self.noise_level, self.n_estimators, "noise_level", 0.0)
-        taus = _of_members(self.bandwidth, -(-self.n_kernel_denoisers // 2), "bandwidth", _LEAST)
+        levels = in_turn(self.noise_level, self.n_estimators, "noise_level", 0.0)
+        taus = in_turn(
+            self.bandwidth, -(-self.n_kernel_denoisers // 2), "bandwidth", np.nextafter(0, 1)
+        )
         taus = [tau for tau in taus for _ in range(2)][: self.n_kernel_denoisers]
         if not levels and not taus:
             raise ValueError(
                 "n_estimators=0 and n_kernel_denoisers=0 leave no member. Raise either."
             )
-        training = self._read(X, weight)
+        sample = self._read(X, weight)
         # Rows are drawn last: all else is then the same for repeated rows and for weights.
         own = [int(seed) for seed in seeds.randint(2**31 - 1, size=len(levels))]
         of_networks, of_kernels = (
-            _columns(training.source.d, self.max_features, len(each), seeds)
+            draw_columns(sample.source.d, self.max_features, len(each), seeds)
             for each in (levels, taus)
         )
-        members = self._networks(training, levels, of_networks, own, seeds) if levels else []
-        views = [training.scaling]
+        members = self._networks(sample, levels, of_networks, own, seeds) if levels else []
+        views = [sample.scaling]
         if len(taus) > 1:
-            views.append(_normal_scores(training, seeds))
-        members += self._kernels(training, taus, of_kernels, views, seeds)
+            views.append(ranked(sample, seeds))
+        members += self._kernels(sample, taus, of_kernels, views, seeds)
         model = Ensemble(views, members)
-        errors = in_parts(training.source, model.log_errors, model.widest)
+        errors = in_parts(sample.source, model.log_errors, model.widest)
         if not self.novelty:
-            errors = _out_of_bag(errors, [member.rows for member in model.members])
-        model.log_medians = torch.from_numpy(_medians(errors, training.weight))
+            errors = out_of_bag(errors, [member.rows for member in model.members])
+        model.log_medians = torch.from_numpy(medians(errors, sample.weight))
         for k, member in enumerate(model.members):
-            model.members[k] = member._replace(rows=training.places[member.rows])
+            model.members[k] = member._replace(rows=sample.places[member.rows])
         return model
 
-    def _read(self, X: Any, weight: np.ndarray | None) -> Training:
-        source = _source(X)
-        counts = _has_value(source) if weight is None else _has_value(source) & (weight > 0)
+    def _read(self, X: Any, weight: np.ndarray | None) -> Sample:
+        source = as_source(X)
+        counts = has_value(source) if weight is None else has_value(source) & (weight > 0)
         places = np.flatnonzero(counts)
         if not len(places):
             raise ValueError("No row of positive weight has a value: all that X holds is missing.")
@@ -245,39 +243,44 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
                 f"There is nothing to learn from {names}: no row (of positive weight) has a value. "
                 "Drop such columns."
             )
-        return Training(source, w, places, scaling)
+        return Sample(source, w, places, scaling)
 
     def _networks(
-        self, training: Training, levels: list[float], columns: Tensor, own: list[int], seeds: Any,
+        self, sample: Sample, levels: list[float], columns: Tensor, own: list[int], seeds: Any,
     ) -> list[Member]:  # fmt: skip
-        n = training.source.n
+        n = sample.source.n
         most = min(self._n_rows(n), self.n_steps * self.batch_size)  # no step would see more
-        rows = torch.from_numpy(np.stack([_draw(n, most, seeds) for _ in own]))
+        rows = torch.from_numpy(np.stack([draw_rows(n, most, seeds) for _ in own]))
         design = Design(
             layer_sizes(self.hidden_layer_sizes), self.activation, int(self.n_steps),
             min(int(self.batch_size), most), float(self.learning_rate_init),
             getattr(torch, self.precision),
         )  # fmt: skip
-        scaling = training.scaling
-        scaled = Scaled(training.source, scaling.center, scaling.scale, design.dtype)
-        known = _known(training, rows, columns, design.dtype)
+        scaling = sample.scaling
+        scaled = Scaled(sample.source, scaling.center, scaling.scale, design.dtype)
+        known = known_of(sample, rows, columns, design.dtype)
         objectives = [self._objective(level) for level in levels]
         networks = train_networks(design, objectives, scaled, rows, columns, known, own)
         parts = zip(networks, columns, rows.numpy(), strict=True)
         return [Member(network, 0, *own_parts) for network, *own_parts in parts]
 
     def _kernels(
-        self, training: Training, taus: list[float], columns: Tensor, views: list[View], seeds: Any
+        self,
+        sample: Sample,
+        taus: list[float],
+        columns: Tensor,
+        views: list[View],
+        seeds: Any,
     ) -> list[Member]:
         """Kernel denoisers, which take the views in turn."""
-        source, members = training.source, []
+        source, members = sample.source, []
         most = min(self._n_rows(source.n), int(self.n_prototypes))
         for k, (tau, own) in enumerate(zip(taus, columns, strict=True)):
             at, view = k % len(views), views[k % len(views)]
-            rows = np.sort(_draw(source.n, most, seeds))
+            rows = np.sort(draw_rows(source.n, most, seeds))
             index = torch.from_numpy(rows)
             prototypes = view.within(view.forward(source.take(index)))[:, own]
-            log_weight = None if training.weight is None else training.weight[index].log()
+            log_weight = None if sample.weight is None else sample.weight[index].log()
             members.append(Member(KernelDenoiser(prototypes, tau, log_weight), at, own, rows))
         return members
 
@@ -292,19 +295,19 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
     # ---- scores
 
     def _scores_by(self, model: Ensemble, X: Any) -> np.ndarray:
-        return in_parts(_source(X), model.scores, model.widest)
+        return in_parts(as_source(X), model.scores, model.widest)
 
     def _training_scores_by(self, model: Ensemble, X: Any) -> np.ndarray:
         if self.novelty:
             return self._scores_by(model, X)
-        errors = in_parts(_source(X), model.log_errors, model.widest)
-        return -np.nanmean(_out_of_bag(errors, [member.rows for member in model.members]), 1)
+        errors = in_parts(as_source(X), model.log_errors, model.widest)
+        return -np.nanmean(out_of_bag(errors, [member.rows for member in model.members]), 1)
 
     def _cells_by(self, model: Ensemble, X: Any) -> np.ndarray:
-        return in_parts(_source(X), model.cells, model.widest)
+        return in_parts(as_source(X), model.cells, model.widest)
 
     def _reconstructions_by(self, model: Ensemble, X: Any) -> np.ndarray:
-        return in_parts(_source(X), model.reconstructions, model.widest)
+        return in_parts(as_source(X), model.reconstructions, model.widest)
 
     def fit_predict(self, X, y=None, **kwargs):
         """Fit to X, and tell which of its rows are normal.
@@ -356,84 +359,3 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         tags.input_tags.sparse = True
         tags.input_tags.allow_nan = True
         return tags
-
-
-def _source(X: Any) -> Source:
-    """Validated rows in float64: in float32 a score differs by 1e-7 between batch sizes."""
-    return (SparseSource if hasattr(X, "toarray") else ArraySource)(X, torch.float64)
-
-
-def _has_value(source: Source) -> np.ndarray:
-    """Which rows have any value, (n,)."""
-    return np.concatenate([(~x.isnan()).any(1).numpy() for _, x in source.chunks()])
-
-
-def _of_members(values: Any, n: int, name: str, least: float) -> list[float]:
-    """A number for each of n members: one for all, or several in turn."""
-    each = [float(value) for value in np.atleast_1d(values)]
-    if not each or not all(least <= value < np.inf for value in each):
-        sign = "positive" if least else "non-negative"
-        raise ValueError(f"{name} must be a {sign} number or several, got {values!r}.")
-    return [each[k % len(each)] for k in range(n)]
-
-
-def _draw(n: int, most: int, seeds: Any) -> np.ndarray:
-    """`most` of n rows in a random order, each once."""
-    if most == n:
-        return seeds.permutation(n)
-    return sample_without_replacement(n, most, random_state=seeds).astype(np.int64)
-
-
-def _columns(d: int, share: float, n_members: int, seeds: Any) -> Tensor:
-    """Which features each member sees, (M, q); all features are seen equally often, but for one."""
-    q = min(d, max(int(np.ceil(share * d - 1e-9)), -(-d // max(1, n_members))))
-    count, chosen = np.zeros(d), []
-    for _ in range(n_members):
-        own = np.sort(np.lexsort((seeds.random_sample(d), count))[:q])
-        count[own] += 1
-        chosen.append(own)
-    return torch.from_numpy(np.array(chosen, dtype=np.int64).reshape(n_members, q))
-
-
-def _normal_scores(training: Training, seeds: Any) -> NormalScores:
-    """The view by ranks, of a bounded number of the rows."""
-    n = training.source.n
-    rows = np.arange(n) if n <= _RANKED else np.sort(_draw(n, _RANKED, seeds))
-    index = torch.from_numpy(rows)
-    weight = None if training.weight is None else training.weight[index]
-    return normal_scores_of(training.scaling, training.source.take(index), weight)
-
-
-def _known(training: Training, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> Rows:
-    """Weights and observed cells of the members' rows, where there are any."""
-    weight = training.weight
-    known = NO_ROWS if weight is None else Rows(weight=weight[rows].to(dtype)).normalised()
-    if not training.scaling.has_missing:
-        return known
-    observed = torch.cat([~x.isnan() for _, x in training.source.chunks()])
-    own = observed[rows].take_along_dim(columns.unsqueeze(1), -1)
-    return Rows(weight=known.weight, observed=own)
-
-
-def _out_of_bag(errors: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Errors of shape (n, M), NaN where a member saw the row; all of a row that every one saw."""
-    out = errors.copy()
-    for k, own in enumerate(rows):
-        out[own, k] = np.nan
-    seen_by_all = np.isnan(out).all(1)
-    out[seen_by_all] = errors[seen_by_all]
-    return out
-
-
-def _medians(errors: np.ndarray, weight: Tensor | None) -> np.ndarray:
-    """Lower weighted medians of the columns over what is not NaN; 0 where all is."""
-    w = np.ones(len(errors)) if weight is None else weight.numpy()
-    out = np.zeros(errors.shape[1])
-    for k, e in enumerate(errors.T):
-        known = ~np.isnan(e)
-        if known.any():
-            order = np.argsort(e[known])
-            below = np.cumsum(w[known][order])
-            at = np.searchsorted(below, below[-1] / 2 * (1 - 1e-12))
-            out[k] = e[known][order][at]
-    return out
