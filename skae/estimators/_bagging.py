@@ -25,6 +25,14 @@ class Sample(NamedTuple):
     places: np.ndarray  # (n,) in X
     scaling: Scaling
 
+    def take(self, index: np.ndarray) -> Sample:
+        """Some of these rows; the scaling stays."""
+        rows = torch.from_numpy(index)
+        weight = None if self.weight is None else self.weight[rows]
+        return self._replace(
+            source=self.source.subset(rows), weight=weight, places=self.places[index]
+        )
+
 
 def as_source(X: Any) -> Source:
     """Validated rows in float64: in float32 a score differs by 1e-7 between batch sizes."""

@@ -35,6 +35,10 @@ from skae.estimators._scaling import View, scaling_of
 from skae.estimators.denoising import DenoisingObjective
 from skae.losses import SquaredError
 
+# Under novelty=False: rows of a member, so few that most of them hold no outlier; and of the first
+# pass, whose members are for ranking alone.
+_FEW_ROWS, _FEWEST_ROWS, _FIRST_MEMBERS = 64, 32, 32
+
 
 @estimator
 class AutoencoderOutlierDetector(BaseOutlierDetector):
@@ -69,7 +73,7 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         Standard deviation of the noise in training, in standard deviations of a feature (under
         ``scale=None``, in the units of X). Several are given to the networks in turn.
 
-    n_estimators : int, default=8
+    n_estimators : int, default=4
         Number of networks.
 
     hidden_layer_sizes : int or sequence of int, default=(128, 128)
@@ -105,13 +109,17 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
 
     max_samples : int or float, default=None
         Rows, or the share of the rows, that each member is made from, drawn at random. None is
-        all of them.
+        all of them, or 64 under ``novelty=False``.
 
     novelty : bool, default=True
         Whether X of `fit` is normal, and outliers are looked for in new data. Set it to False where
-        X has outliers itself, unlabelled, which are to be found: members are then made from few
-        rows each, and training rows are scored by those that have not seen them, in
-        `calibration_scores_` and `fit_predict`.
+        X has outliers itself, unlabelled, which are to be found, as in `LocalOutlierFactor`:
+        members are then made from few rows each, and every row is scored by those that have not
+        seen it, in `calibration_scores_` and by `fit_predict`.
+
+    trim_fraction : float, default=0.3
+        Under ``novelty=False``, the share in [0, 1) of the rows that no member is made from: those
+        which a first pass, of kernel denoisers of 32 rows each, finds oddest.
 
     scale : {"standard"} or None, default="standard"
         Whether to bring every feature to mean 0 and variance 1 first, as `StandardScaler` does.
@@ -141,7 +149,7 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
     """
 
     noise_level: Any = 0.15
-    n_estimators: int = 8
+    n_estimators: int = 4
     hidden_layer_sizes: Any = (128, 128)
     activation: str = "silu"
     n_steps: int = 500
@@ -153,6 +161,7 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
     max_features: float = 1.0
     max_samples: Any = None
     novelty: bool = True
+    trim_fraction: float = 0.3
     scale: str | None = "standard"
     precision: str = "float32"
 
@@ -175,6 +184,7 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
             None,
         ],
         "novelty": ["boolean"],
+        "trim_fraction": [Interval(Real, 0, 1, closed="left")],
         "scale": [StrOptions({"standard"}), None],
         "precision": [StrOptions({"float32", "float64"})],
     }
@@ -193,35 +203,55 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
             level = in_turn(self.noise_level, 1, "noise_level", 0.0)[0]
         return DenoisingObjective(loss=SquaredError(), corruption="gaussian", noise_level=level)
 
+    def _bandwidths(self, n: int) -> list[float]:
+        """Those of n kernel denoisers: a pair, of one for each view, has one in common."""
+        of_pairs = in_turn(self.bandwidth, -(-n // 2), "bandwidth", np.nextafter(0, 1))
+        return [tau for tau in of_pairs for _ in range(2)][:n]
+
     def _fit_model(self, X: Any, weight: np.ndarray | None, seeds: Any, tasks: Any) -> Ensemble:
         levels = in_turn(self.noise_level, self.n_estimators, "noise_level", 0.0)
-        taus = in_turn(
-            self.bandwidth, -(-self.n_kernel_denoisers // 2), "bandwidth", np.nextafter(0, 1)
-        )
-        taus = [tau for tau in taus for _ in range(2)][: self.n_kernel_denoisers]
+        taus = self._bandwidths(self.n_kernel_denoisers)
         if not levels and not taus:
             raise ValueError(
                 "n_estimators=0 and n_kernel_denoisers=0 leave no member. Raise either."
             )
         sample = self._read(X, weight)
+        if self.novelty:
+            return self._ensemble(sample, levels, taus, self._n_rows(len(sample.places)), seeds)
+        sample = self._trimmed(sample, X, seeds)
+        few = self._n_rows(len(sample.places), _FEW_ROWS)
+        return self._ensemble(sample, levels, taus, few, seeds)
+
+    def _trimmed(self, sample: Sample, X: Any, seeds: Any) -> Sample:
+        """The rows without those that kernel denoisers of a few others reconstruct worst."""
+        few = self._n_rows(len(sample.places), _FEWEST_ROWS)
+        first = self._ensemble(sample, [], self._bandwidths(_FIRST_MEMBERS), few, seeds)
+        scores = self._training_scores_by(first, X)[sample.places]
+        n_left_out = int(self.trim_fraction * len(scores))
+        return sample.take(np.sort(np.argsort(scores, kind="stable")[n_left_out:]))
+
+    def _ensemble(
+        self, sample: Sample, levels: list[float], taus: list[float], n_rows: int, seeds: Any
+    ) -> Ensemble:
         # Rows are drawn last: all else is then the same for repeated rows and for weights.
         own = [int(seed) for seed in seeds.randint(2**31 - 1, size=len(levels))]
         of_networks, of_kernels = (
             draw_columns(sample.source.d, self.max_features, len(each), seeds)
             for each in (levels, taus)
         )
-        members = self._networks(sample, levels, of_networks, own, seeds) if levels else []
-        views = [sample.scaling]
-        if len(taus) > 1:
-            views.append(ranked(sample, seeds))
-        members += self._kernels(sample, taus, of_kernels, views, seeds)
+        members = []
+        if levels:
+            members += self._networks(sample, levels, of_networks, n_rows, own, seeds)
+        views = [sample.scaling, ranked(sample, seeds)] if len(taus) > 1 else [sample.scaling]
+        members += self._kernels(sample, taus, of_kernels, views, n_rows, seeds)
         model = Ensemble(views, members)
         errors = in_parts(sample.source, model.log_errors, model.widest)
         if not self.novelty:
-            errors = out_of_bag(errors, [member.rows for member in model.members])
+            errors = out_of_bag(errors, [member.rows for member in members])
         model.log_medians = torch.from_numpy(medians(errors, sample.weight))
-        for k, member in enumerate(model.members):
-            model.members[k] = member._replace(rows=sample.places[member.rows])
+        model.members = [
+            member._replace(rows=sample.places[member.rows]) for member in model.members
+        ]
         return model
 
     def _read(self, X: Any, weight: np.ndarray | None) -> Sample:
@@ -246,11 +276,11 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         return Sample(source, w, places, scaling)
 
     def _networks(
-        self, sample: Sample, levels: list[float], columns: Tensor, own: list[int], seeds: Any,
+        self, sample: Sample, levels: list[float], columns: Tensor, n_rows: int,
+        own: list[int], seeds: Any,
     ) -> list[Member]:  # fmt: skip
-        n = sample.source.n
-        most = min(self._n_rows(n), self.n_steps * self.batch_size)  # no step would see more
-        rows = torch.from_numpy(np.stack([draw_rows(n, most, seeds) for _ in own]))
+        most = min(n_rows, self.n_steps * self.batch_size)  # no step would see more
+        rows = torch.from_numpy(np.stack([draw_rows(sample.source.n, most, seeds) for _ in own]))
         design = Design(
             layer_sizes(self.hidden_layer_sizes), self.activation, int(self.n_steps),
             min(int(self.batch_size), most), float(self.learning_rate_init),
@@ -265,16 +295,12 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         return [Member(network, 0, *own_parts) for network, *own_parts in parts]
 
     def _kernels(
-        self,
-        sample: Sample,
-        taus: list[float],
-        columns: Tensor,
-        views: list[View],
-        seeds: Any,
-    ) -> list[Member]:
+        self, sample: Sample, taus: list[float], columns: Tensor, views: list[View],
+        n_rows: int, seeds: Any,
+    ) -> list[Member]:  # fmt: skip
         """Kernel denoisers, which take the views in turn."""
         source, members = sample.source, []
-        most = min(self._n_rows(source.n), int(self.n_prototypes))
+        most = min(n_rows, int(self.n_prototypes))
         for k, (tau, own) in enumerate(zip(taus, columns, strict=True)):
             at, view = k % len(views), views[k % len(views)]
             rows = np.sort(draw_rows(source.n, most, seeds))
@@ -284,10 +310,10 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
             members.append(Member(KernelDenoiser(prototypes, tau, log_weight), at, own, rows))
         return members
 
-    def _n_rows(self, n: int) -> int:
-        """How many of n rows a member may see."""
+    def _n_rows(self, n: int, few: int | None = None) -> int:
+        """How many of n rows a member may see; without `max_samples` all, or few of them."""
         if self.max_samples is None:
-            return n
+            return n if few is None else min(few, -(-n // 2))
         if isinstance(self.max_samples, Integral):
             return min(n, int(self.max_samples))
         return max(1, round(self.max_samples * n))
