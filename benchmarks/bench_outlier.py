@@ -1,7 +1,7 @@
 """One-class detection on every set of a folder: the ready-made detector beside its peers.
 
-SKAE_DATA=... python benchmarks/bench_outlier.py [FOLDER] [--seeds 5] [--only skae] [--sets cardio]
-    [--modes random file contaminated] [--max-rows 10000] [--threads 1] [--out FOLDER]
+SKAE_DATA=... python benchmarks/bench_outlier.py [FOLDER] [--seeds 5] [--only skae kNN] [--again]
+    [--sets cardio] [--modes random file contaminated] [--max-rows 10000] [--out FOLDER]
 
 FOLDER holds ``.npz`` files with X and y, y = 1 for anomalies; the default is
 ``$SKAE_DATA/adbench``. One configuration of ours, the default, for all sets. Every mode scales X to
@@ -15,8 +15,8 @@ at random (0 lifts the limit).
   (Livernoche et al., "On diffusion modeling for anomaly detection", ICLR 2024).
 - contaminated: all rows, unlabelled, for training, and the same rows for testing.
 
-Results are kept row by row in ``outlier*.json``: what is there already is not run again, unless
-`--only` names it.
+Results are kept row by row in ``outlier.json``: what is there already is not run again without
+`--again`, so that a run may be cut, and peers run once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def options() -> argparse.Namespace:
     )
     given.add_argument("folder", type=Path, nargs="?", help="default: $SKAE_DATA/adbench")
     given.add_argument("--seeds", type=int, default=5, help="default: %(default)s")
-    given.add_argument("--only", help="run detectors whose name contains this, and run them anew")
+    given.add_argument("--only", nargs="+", choices=list(DETECTORS), default=list(DETECTORS),
+                       metavar="DETECTOR", help=f"of {', '.join(DETECTORS)}")  # fmt: skip
+    given.add_argument("--again", action="store_true", help="run anew what is there already")
     given.add_argument("--sets", default="", help="sets whose name contains this")
     given.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     given.add_argument("--max-rows", type=int, default=10_000, help="default: %(default)s")
@@ -110,7 +112,7 @@ def wanted(given: argparse.Namespace) -> Iterator[tuple[str, Path, int, str]]:
                     is_variant = name in OURS and name != "skae"
                     if is_variant and mode not in SELECTED_IN:
                         continue
-                    if not given.only or given.only in name:
+                    if name in given.only:
                         yield mode, path, seed, name
 
 
@@ -123,7 +125,7 @@ def run(given: argparse.Namespace) -> dict[str, dict[str, float]]:
     at, parts = None, None
     for mode, path, seed, name in wanted(given):
         key = f"{mode}/{path.stem}/{seed}/{name}"
-        if key in rows and not given.only:
+        if key in rows and not given.again:
             continue
         if at != (mode, path, seed):
             at, parts = (mode, path, seed), split(path, mode, seed, given.max_rows)
