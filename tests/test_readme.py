@@ -50,6 +50,21 @@ def test_every_estimator_is_in_the_table():
     assert sorted(named) == sorted(skae.__all__)
 
 
+def test_the_detectors_table_has_all_their_parameters_and_defaults():
+    expected = {
+        (name, parameter.name): repr(parameter.default)
+        for name in skae.__all__
+        if inspect.isclass(cls := getattr(skae, name)) and issubclass(cls, OutlierMixin)
+        for parameter in inspect.signature(cls).parameters.values()
+    }
+    said = {
+        (detector, name): default
+        for detectors, name, default, *_ in column_of_names("| detector |", PARAMETERS)
+        for detector in detectors.split("`, `")
+    }
+    assert said == expected
+
+
 @pytest.mark.parametrize("row", column_of_names("| parameter |"), ids=lambda row: row[0])
 def test_the_table_of_defaults_shows_the_defaults(row):
     name, default = row[:2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,7 +79,8 @@ def _cross_fitted(detector: Any, X: Any, weight: np.ndarray | None) -> Calibrate
     little with a fold; both are cautious where folds are small (benchmarks/bench_conformal.py).
     """
     seeds = detector._seeds()
-    folds = _folds(detector, X.shape[0], seeds)
+    # By a copy: the model of all rows is then that of threshold="training".
+    folds = _folds(detector, X.shape[0], copy.deepcopy(seeds))
     tasks = Subtasks(detector, X, 1 + len(folds))
     model = detector._fit_model(X, weight, seeds, tasks)
     scores = []
@@ -99,7 +101,7 @@ def _folds(detector: Any, n: int, seeds: Any) -> list[tuple[np.ndarray, np.ndarr
 
     cv = detector.cv
     if isinstance(cv, int | np.integer):
-        cv = KFold(int(cv), shuffle=True, random_state=seeds.randint(2**31 - 1))
+        cv = KFold(int(cv), shuffle=True, random_state=seeds)
     folds = list(check_cv(cv).split(np.empty((n, 0))))
     if np.bincount(np.concatenate([held for _, held in folds]), minlength=n).max() > 1:
         raise ValueError(

@@ -36,12 +36,14 @@ class BaseOutlierDetector(ExplainsRows, OutlierMixin, CallbackSupportMixin, Base
         Where `offset_` comes from. "training" is the quantile of training scores, as in
         `IsolationForest`: exactly ``contamination * n_samples`` training rows are flagged (ties
         aside), and more of new normal rows, which the model has not seen. The others hold on new
-        rows: normal ones, from where the training rows are, are flagged at a rate of
-        `contamination` at most. "held_out" fits to a part of the rows and calibrates on the
-        others (split conformal). "cross_fitted" fits to all rows, and calibrates on the scores
-        that `cv` further models give to rows that they have not seen: slower, without the loss of
-        rows, a little cautious. "extreme_value" fits a tail to held-out scores, for a
-        contamination too small for ranks.
+        rows: of normal ones, drawn as the training rows were, they flag a share `contamination`.
+        "held_out" fits to a part of the rows and calibrates on the others (split conformal): the
+        share is not exceeded on average over such fits. "cross_fitted" fits to all rows, and
+        calibrates on the scores that `cv` further models give to rows that they have not seen:
+        slower, without the loss of rows, cautious where models change much with a fold.
+        "extreme_value" fits a tail to held-out scores, for a contamination too small for ranks.
+        It is rough where rows are few: a level of 0.1 % came out at 0.4 % with 200 calibration
+        rows, and at 0.14 % with 1000.
 
     calibration_fraction : float, default=0.2
         Share of the rows, drawn at random, that "held_out" and "extreme_value" calibrate on. None
@@ -274,7 +276,8 @@ class BaseOutlierDetector(ExplainsRows, OutlierMixin, CallbackSupportMixin, Base
         conformal ones. It looks at rows together: a row's label depends on which others are in X,
         and many clear outliers let less clear ones through. Calls of one row each control nothing.
         The smallest p-value, ``1 / (n + 1)``, bounds what can be found: m rows with k outliers
-        need about ``m / (k level)`` calibration rows, or "extreme_value".
+        need about ``m / (k level)`` calibration rows. "extreme_value" finds them with fewer, but
+        its share of false ones is not kept: 18 % at a level of 10 %, where 2 % were outliers.
 
         Parameters
         ----------

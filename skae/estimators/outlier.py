@@ -104,7 +104,7 @@ class ReconstructionOutlierDetector(BaseOutlierDetector):
         return Autoencoder() if self.estimator is None else self.estimator
 
     def _validated(self, X: Any, *, reset: bool) -> Any:
-        finite = "allow-nan" if get_tags(self._unfitted()).input_tags.allow_nan else True
+        finite = "allow-nan" if _allows_nan(self._unfitted()) else True
         return validate_data(
             self, X, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32],
             ensure_all_finite=finite,
@@ -230,9 +230,17 @@ class ReconstructionOutlierDetector(BaseOutlierDetector):
         tags = super().__sklearn_tags__()
         inner = get_tags(self._unfitted()).input_tags
         tags.input_tags.sparse = inner.sparse
-        tags.input_tags.allow_nan = inner.allow_nan
+        tags.input_tags.allow_nan = _allows_nan(self._unfitted())
         tags.input_tags.positive_only = inner.positive_only
         return tags
+
+
+def _allows_nan(held: Any) -> bool:
+    """Whether it takes missing values: a pipeline's tags do not say, but its steps' do."""
+    steps = [step for _, step in getattr(held, "steps", [])]
+    if not steps:
+        return get_tags(held).input_tags.allow_nan
+    return all(_allows_nan(step) for step in steps if step not in (None, "passthrough"))
 
 
 def _options(model: Any, weight: np.ndarray | None) -> dict[str, Any]:
