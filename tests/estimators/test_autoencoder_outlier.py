@@ -385,6 +385,17 @@ def test_outliers_among_the_training_rows_are_found_by_members_of_few_rows():
     assert roc_auc_score(y, few.calibration_scores_) > 0.9
 
 
+def test_without_novelty_no_member_is_made_from_the_oddest_rows():
+    rng = np.random.default_rng(0)
+    X = np.r_[curve(90), rng.uniform(20, 30, size=(10, 4))]
+    for share in (0.0, 0.3):
+        fitted = detector(novelty=False, trim_fraction=share, n_estimators=8).fit(X)
+        used = np.unique(np.concatenate([m.rows for m in fitted.estimator_.members]))
+        assert (used >= 90).any() == (share == 0)
+        assert len(used) <= 100 - share * 100
+        assert all(len(m.rows) <= (100 - share * 100) / 2 for m in fitted.estimator_.members)
+
+
 # ---- refusals
 
 
