@@ -9,6 +9,7 @@ from importlib import import_module as _import_module
 _NAMES = {
     "adversarial": ("AdversarialAutoencoder",),
     "autoencoder": ("Autoencoder",),
+    "autoencoder_outlier": ("AutoencoderOutlierDetector",),
     "contractive": ("ContractiveAutoencoder",),
     "denoising": ("DenoisingAutoencoder",),
     "embedding": ("EmbeddingAutoencoder",),

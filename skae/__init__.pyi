@@ -2,6 +2,7 @@
 
 from skae.estimators.adversarial import AdversarialAutoencoder
 from skae.estimators.autoencoder import Autoencoder
+from skae.estimators.autoencoder_outlier import AutoencoderOutlierDetector
 from skae.estimators.contractive import ContractiveAutoencoder
 from skae.estimators.denoising import DenoisingAutoencoder
 from skae.estimators.embedding import EmbeddingAutoencoder
@@ -22,6 +23,7 @@ from skae.estimators.variational import VariationalAutoencoder
 __all__ = [
     "AdversarialAutoencoder",
     "Autoencoder",
+    "AutoencoderOutlierDetector",
     "ContractiveAutoencoder",
     "DenoisingAutoencoder",
     "EmbeddingAutoencoder",

@@ -25,6 +25,7 @@ NUMERIC = {
 }
 # Variants that another holds, not inherits from.
 HELD = {
+    ("skae.estimators.autoencoder_outlier", "skae.estimators.denoising"),
     ("skae.estimators.fine_tuning", "skae.estimators.autoencoder"),
     ("skae.estimators.outlier", "skae.estimators.autoencoder"),
     ("skae.estimators.stacked", "skae.estimators.autoencoder"),

@@ -37,6 +37,8 @@ def quick(cls):
         return cls()  # which are to learn something, too
     if "max_iter" in inspect.signature(cls).parameters:
         return cls(max_iter=20)
+    if "n_steps" in inspect.signature(cls).parameters:  # in float64 repeated rows are weights
+        return cls(n_steps=20, n_estimators=2, precision="float64")
     return cls(estimator=skae.Autoencoder(max_iter=20))
 
 

@@ -28,6 +28,7 @@ class Source:
     def __init__(self, X: Any, dtype: torch.dtype, device="cpu"):
         self.X, self.dtype, self.device = X, dtype, torch.device(device)
         self.n, self.d = X.shape[-2:]
+        self.lead: tuple[int, ...] = tuple(X.shape[:-2])  # of models with rows of their own
 
     def take(self, index: Tensor | slice) -> Tensor:
         """These rows."""
@@ -80,11 +81,45 @@ class Subset(Source):
 
     def __init__(self, source: Source, index: Tensor):
         self.source, self.index = source, index
-        self.dtype, self.device = source.dtype, source.device
+        self.dtype, self.device, self.lead = source.dtype, source.device, source.lead
         self.n, self.d = len(index), source.d
 
     def take(self, index):
         return self.source.take(self.index[index])
+
+
+class Scaled(Source):
+    """Another source's rows less their center, over their scale, in a dtype of its own.
+
+    Missing values become 0, the center.
+    """
+
+    def __init__(self, source: Source, center: Tensor, scale: Tensor, dtype: torch.dtype):
+        self.source, self.center, self.scale = source, center, scale
+        self.dtype, self.device, self.lead = dtype, source.device, source.lead
+        self.n, self.d = source.n, source.d
+
+    def take(self, index):
+        x = (self.source.take(index) - self.center) / self.scale
+        return x.nan_to_num_(nan=0.0).to(self.dtype)
+
+
+class Drawn(Source):
+    """For each of M models rows and columns of its own of one source, which all of them share.
+
+    `rows`, of shape (M, n), and `columns`, of shape (M, q), hold their places in it. Batches are of
+    shape (M, batch, q), and only they are ever copied.
+    """
+
+    def __init__(self, source: Source, rows: Tensor, columns: Tensor):
+        self.source, self.rows, self.columns = source, rows, columns
+        self.dtype, self.device = source.dtype, source.device
+        self.lead, self.n, self.d = rows.shape[:1], rows.shape[1], columns.shape[1]
+
+    def take(self, index):
+        rows = self.rows[:, index]
+        x = self.source.take(rows.reshape(-1)).view(*rows.shape, self.source.d)
+        return x.take_along_dim(self.columns.unsqueeze(1), -1)
 
 
 def make_source(X: Any, dtype: torch.dtype, device="cpu") -> Source:
@@ -110,7 +145,7 @@ class Filled(Source):
 
     def __init__(self, source: Source, means: Tensor):
         self.source, self.means = source, means
-        self.dtype, self.device = source.dtype, source.device
+        self.dtype, self.device, self.lead = source.dtype, source.device, source.lead
         self.n, self.d = source.n, source.d
 
     def take(self, index):
@@ -251,8 +286,7 @@ class Batches:
     def _staged(self, index: Tensor | slice, n: int) -> Tensor:
         source = self.source
         if n not in self._staging:
-            lead = source.X.shape[:-2] if isinstance(source, TensorSource) else ()
-            shape = (*lead, n, source.d)
+            shape = (*source.lead, n, source.d)
             self._staging[n] = torch.empty(shape, dtype=source.dtype, device=source.device)
         if isinstance(source, TensorSource) and isinstance(index, Tensor):
             return torch.index_select(source.X, -2, index, out=self._staging[n])

@@ -38,7 +38,7 @@ def _training(detector: Any, X: Any, weight: np.ndarray | None) -> Calibrated:
     tasks = Subtasks(detector, X, 1)
     model = detector._fit_model(X, weight, detector._seeds(), tasks)
     tasks.finish()
-    return Calibrated(model, detector._scores_by(model, X), weight, "training")
+    return Calibrated(model, detector._training_scores_by(model, X), weight, "training")
 
 
 def _held_out(detector: Any, X: Any, weight: np.ndarray | None) -> Calibrated:

@@ -101,6 +101,10 @@ class BaseOutlierDetector(ExplainsRows, OutlierMixin, CallbackSupportMixin, Base
         """Scores of shape (n,) in float64, higher for more normal rows."""
         raise NotImplementedError
 
+    def _training_scores_by(self, model: Any, X: Any) -> np.ndarray:
+        """The same of the rows that the model was fitted to."""
+        return self._scores_by(model, X)
+
     # ---- fitting
 
     @all_or_nothing

@@ -10,6 +10,8 @@ import skae._engine.batches as batches_module
 from skae._engine.batches import (
     ArraySource,
     Batches,
+    Drawn,
+    Scaled,
     SparseSource,
     Staged,
     Subset,
@@ -336,3 +338,47 @@ def test_other_knowledge_of_rows_comes_in_tensors_of_its_own():
     rows = Rows(weight=torch.ones(6), index=torch.arange(6))
     batches = Batches(make_source(torch.zeros(6, 2), torch.float32), rows, 3, False)
     assert not any(isinstance(side, Staged) for _, side in batches.epoch(None))
+
+
+# ---- rows of each model's own
+
+
+def drawn(n=11, d=4, models=3, size=7, columns=2):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, d))
+    rows = np.stack([rng.permutation(n)[:size] for _ in range(models)])
+    own = np.stack([rng.permutation(d)[:columns] for _ in range(models)])
+    source = make_source(X, torch.float64)
+    return X, rows, own, Drawn(source, torch.from_numpy(rows), torch.from_numpy(own))
+
+
+def test_drawn_rows_are_each_models_own():
+    X, rows, own, source = drawn()
+    expected = np.stack([X[r][:, c] for r, c in zip(rows, own, strict=True)])
+    assert (source.lead, source.n, source.d) == ((3,), 7, 2)
+    np.testing.assert_array_equal(source.take(slice(0, 7)), expected)
+    index = torch.tensor([4, 0, 4])
+    np.testing.assert_array_equal(source.take(index), expected[:, index])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 20])
+def test_batches_of_drawn_rows_hold_every_row_of_every_model_once(batch_size):
+    X, rows, own, source = drawn()
+    seen = [x.clone() for x, _ in Batches(source, NO_ROWS, batch_size, True).epoch(
+        Streams([0]).draws("shuffle", torch.float64))]  # fmt: skip
+    together = torch.cat(seen, -2).numpy()
+    assert together.shape == (3, 7, 2)
+    for model, (r, c) in enumerate(zip(rows, own, strict=True)):
+        expected = X[r][:, c]
+        order = np.lexsort(expected.T), np.lexsort(together[model].T)
+        np.testing.assert_array_equal(together[model][order[1]], expected[order[0]])
+
+
+def test_scaled_rows_are_centred_and_missing_values_are_the_center():
+    X = np.array([[1.0, 10.0], [3.0, np.nan]])
+    center, scale = torch.tensor([2.0, 10.0]), torch.tensor([0.5, 2.0])
+    source = Scaled(make_source(X, torch.float64), center, scale, torch.float32)
+    found = source.take(slice(0, 2))
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found, [[-2, 0], [2, 0]])
+    assert np.isnan(X[1, 1])

@@ -149,6 +149,8 @@ def fitted(X):
     def of(cls):
         if cls is skae.ReconstructionOutlierDetector:
             return [cls(estimator=PCA(2)).fit(frame)]
+        if cls is skae.AutoencoderOutlierDetector:
+            return [cls(n_steps=2).fit(frame)]
         if cls is skae.StackedAutoencoder:
             layer = skae.Autoencoder(hidden_layer_sizes=(), activation="identity", max_iter=2)
             return [cls(layers=(2,), estimator=layer, joint=layer).fit(frame)]

@@ -1,0 +1,115 @@
+"""Which rows and features the members of an ensemble are made from, and their errors on others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.utils.random import sample_without_replacement
+from torch import Tensor
+
+from skae._engine.batches import ArraySource, Source, SparseSource
+from skae.estimators._scaling import NormalScores, Scaling, normal_scores_of
+from skae.objective import NO_ROWS, Rows
+
+_RANKED = 10_000  # rows that ranks are among
+
+
+class Sample(NamedTuple):
+    """The rows of positive weight that have a value, float64, and what is known of them."""
+
+    source: Source
+    weight: Tensor | None  # (n,) of mean 1
+    places: np.ndarray  # (n,) in X
+    scaling: Scaling
+
+    def take(self, index: np.ndarray) -> Sample:
+        """Some of these rows; the scaling stays."""
+        rows = torch.from_numpy(index)
+        weight = None if self.weight is None else self.weight[rows]
+        return self._replace(
+            source=self.source.subset(rows), weight=weight, places=self.places[index]
+        )
+
+
+def as_source(X: Any) -> Source:
+    """Validated rows in float64: in float32 a score differs by 1e-7 between batch sizes."""
+    return (SparseSource if hasattr(X, "toarray") else ArraySource)(X, torch.float64)
+
+
+def has_value(source: Source) -> np.ndarray:
+    """Which rows have any value, (n,)."""
+    return np.concatenate([(~x.isnan()).any(1).numpy() for _, x in source.chunks()])
+
+
+def in_turn(values: Any, n: int, name: str, least: float) -> list[float]:
+    """A number for each of n members: one for all, or several in turn."""
+    each = [float(value) for value in np.atleast_1d(values)]
+    if not each or not all(least <= value < np.inf for value in each):
+        sign = "positive" if least else "non-negative"
+        raise ValueError(f"{name} must be a {sign} number or several, got {values!r}.")
+    return [each[k % len(each)] for k in range(n)]
+
+
+def draw_rows(n: int, most: int, seeds: Any) -> np.ndarray:
+    """`most` of n rows in a random order, each once."""
+    if most == n:
+        return seeds.permutation(n)
+    return sample_without_replacement(n, most, random_state=seeds).astype(np.int64)
+
+
+def draw_columns(d: int, share: float, n_members: int, seeds: Any) -> Tensor:
+    """Which features each member sees, (M, q); all features are seen equally often, but for one."""
+    q = min(d, max(int(np.ceil(share * d - 1e-9)), -(-d // max(1, n_members))))
+    count, chosen = np.zeros(d), []
+    for _ in range(n_members):
+        own = np.sort(np.lexsort((seeds.random_sample(d), count))[:q])
+        count[own] += 1
+        chosen.append(own)
+    return torch.from_numpy(np.array(chosen, dtype=np.int64).reshape(n_members, q))
+
+
+def ranked(sample: Sample, seeds: Any) -> NormalScores:
+    """The view by ranks, of a bounded number of the rows."""
+    n = sample.source.n
+    rows = np.arange(n) if n <= _RANKED else np.sort(draw_rows(n, _RANKED, seeds))
+    index = torch.from_numpy(rows)
+    weight = None if sample.weight is None else sample.weight[index]
+    return normal_scores_of(sample.scaling, sample.source.take(index), weight)
+
+
+def known_of(sample: Sample, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> Rows:
+    """Weights and observed cells of the members' rows, where there are any."""
+    weight = sample.weight
+    known = NO_ROWS if weight is None else Rows(weight=weight[rows].to(dtype)).normalised()
+    if not sample.scaling.has_missing:
+        return known
+    observed = torch.cat([~x.isnan() for _, x in sample.source.chunks()])
+    own = observed[rows].take_along_dim(columns.unsqueeze(1), -1)
+    return Rows(weight=known.weight, observed=own)
+
+
+def out_of_bag(errors: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Errors of shape (n, M), NaN where a member saw the row; all of a row that every one saw."""
+    out = errors.copy()
+    for k, own in enumerate(rows):
+        out[own, k] = np.nan
+    seen_by_all = np.isnan(out).all(1)
+    out[seen_by_all] = errors[seen_by_all]
+    return out
+
+
+def medians(errors: np.ndarray, weight: Tensor | None) -> np.ndarray:
+    """Lower weighted medians of the columns over what is not NaN; 0 where all is."""
+    w = np.ones(len(errors)) if weight is None else weight.numpy()
+    out = np.zeros(errors.shape[1])
+    for k, e in enumerate(errors.T):
+        known = ~np.isnan(e)
+        if known.any():
+            order = np.argsort(e[known])
+            below = np.cumsum(w[known][order])
+            at = np.searchsorted(below, below[-1] / 2 * (1 - 1e-12))
+            out[k] = e[known][order][at]
+    return out

@@ -1,0 +1,129 @@
+"""How a detector's members see the features: by their values or by their ranks, in a range."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from skae._engine.batches import Source
+
+# In scaled units. A feature that was constant in training has no scale, so that a row in which it
+# moves says only that it did; others have one, and are only kept from overflow when squared.
+_MOST_OF_CONSTANT = 10.0
+_MOST = 1e100
+_KNOTS = 1000  # of a feature's distribution
+
+
+class Scaling(NamedTuple):
+    """Location, scale and range of features, float64 of shape (d,) each."""
+
+    center: Tensor
+    scale: Tensor
+    low: Tensor  # lowest and highest training values, in scaled units
+    high: Tensor
+    most: Tensor  # beyond which scaled values count as this
+    has_missing: bool
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Rows in scaled units; NaN stay."""
+        x = (X - self.center) / self.scale
+        return x.clamp_(-self.most, self.most)
+
+    def within(self, x: Tensor) -> Tensor:
+        """Scaled rows as near as the training rows' range has them; missing values at the mean."""
+        return x.nan_to_num(nan=0.0).clamp_(self.low, self.high)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Rows in the units of X."""
+        return x * self.scale + self.center
+
+
+class NormalScores:
+    """Scaled features by rank: the standard normal quantile of their share of training rows.
+
+    Ties share the middle of their ranks (van der Waerden's scores with mid-ranks), so that a
+    rare value of a feature of few values is no further out than it is rare. Between knots it is
+    linear, and beyond the training rows' range it goes on with slope 1.
+    """
+
+    def __init__(self, scaling: Scaling, knots: Sequence[tuple[np.ndarray, np.ndarray]]):
+        self.scaling, self.knots = scaling, list(knots)
+        self.low = torch.tensor([scores[0] for _, scores in self.knots])
+        self.high = torch.tensor([scores[-1] for _, scores in self.knots])
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Scores of rows in the units of X; NaN stay."""
+        x = self.scaling.forward(X).numpy()
+        out = np.empty_like(x)
+        for j, (values, scores) in enumerate(self.knots):
+            inside = np.clip(x[:, j], values[0], values[-1])
+            out[:, j] = np.interp(inside, values, scores) + (x[:, j] - inside)
+        return torch.from_numpy(out)
+
+    def within(self, x: Tensor) -> Tensor:
+        """Scores as near as the training rows' range has them; missing values at the median."""
+        return x.nan_to_num(nan=0.0).clamp_(self.low, self.high)
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Rows in the units of X, from scores within the range."""
+        columns = [
+            np.interp(own, scores, values)
+            for own, (values, scores) in zip(x.numpy().T, self.knots, strict=True)
+        ]
+        return self.scaling.inverse(torch.from_numpy(np.stack(columns, 1)))
+
+
+def normal_scores_of(scaling: Scaling, X: Tensor, weight: Tensor | None) -> NormalScores:
+    """The scores of training rows, float64 of shape (n, d), NaN apart."""
+    x = scaling.forward(X).numpy()
+    w = np.ones(len(x)) if weight is None else weight.numpy()
+    return NormalScores(scaling, [_knots(column, w) for column in x.T])
+
+
+def _knots(x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct values, and the normal quantiles of their mid-ranks."""
+    known = ~np.isnan(x)
+    if not known.any():
+        return np.zeros(1), np.zeros(1)
+    values, place = np.unique(x[known], return_inverse=True)
+    count = np.bincount(place, weights=w[known])
+    share = (np.cumsum(count) - count / 2) / count.sum()
+    if len(values) > _KNOTS:
+        kept = np.linspace(0, len(values) - 1, _KNOTS).round().astype(int)
+        values, share = values[kept], share[kept]
+    return values, ndtri(share)
+
+
+View = Any  # Scaling or NormalScores
+
+
+def scaling_of(source: Source, weight: Tensor | None, standardises: bool) -> Scaling:
+    """The scaling of float64 rows of positive weight, by scikit-learn's scaler.
+
+    A feature without variance has scale 1, and one without any value center NaN.
+    """
+    scaler = StandardScaler()
+    low = torch.full((source.d,), torch.inf, dtype=torch.float64)
+    high, has_missing = -low, False
+    for part, x in source.chunks():
+        with np.errstate(invalid="ignore"):  # 0 / 0 of a feature without any value
+            scaler.partial_fit(
+                x.numpy(), sample_weight=None if weight is None else weight[part].numpy()
+            )
+        has_missing |= bool(x.isnan().any())
+        low = torch.minimum(low, x.nan_to_num(nan=torch.inf).amin(0))
+        high = torch.maximum(high, x.nan_to_num(nan=-torch.inf).amax(0))
+    center, scale = torch.from_numpy(scaler.mean_), torch.from_numpy(scaler.scale_)
+    varies = torch.from_numpy(np.sqrt(scaler.var_) == scaler.scale_)
+    if not standardises:
+        scale = torch.ones_like(scale)
+    low, high = ((bound - center) / scale for bound in (low, high))
+    low, high = (bound.where(varies, 0.0) for bound in (low, high))
+    most = torch.full_like(scale, _MOST).where(varies, _MOST_OF_CONSTANT)
+    return Scaling(center, scale, low, high, most, has_missing)

@@ -1,0 +1,421 @@
+"""The ready-made detector: its members, what they see, and the score they make together."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+from scipy.stats import norm, rankdata
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from skae import AutoencoderOutlierDetector
+from skae.estimators._kernel_denoiser import KernelDenoiser
+from skae.estimators._scaling import normal_scores_of, scaling_of
+
+
+def detector(**changed):
+    """A detector that fits in some milliseconds."""
+    return AutoencoderOutlierDetector(
+        **{"n_estimators": 3, "hidden_layer_sizes": (8,), "n_steps": 30, "n_kernel_denoisers": 2,
+           "random_state": 0} | changed
+    )  # fmt: skip
+
+
+NETWORKS = {"n_kernel_denoisers": 0}
+KERNELS = {"n_estimators": 0}
+
+
+def source(X):
+    from skae._engine.batches import ArraySource
+
+    return ArraySource(np.asarray(X, dtype=float), torch.float64)
+
+
+def curve(n, seed=0):
+    """Rows on a circle, with two columns of its angle's sine and cosine again, scaled."""
+    t = np.random.default_rng(seed).uniform(0, 2 * np.pi, n)
+    return np.c_[np.sin(t), np.cos(t), 3 * np.sin(t) + 1, np.cos(t) - 2]
+
+
+# ---- what it finds
+
+
+@pytest.mark.parametrize("parts", [{}, NETWORKS, KERNELS], ids=["all", "networks", "kernels"])
+def test_rows_off_the_manifold_score_lower(parts):
+    normal, new = curve(200), curve(100, seed=1)
+    odd = np.random.default_rng(2).permuted(new, axis=0)  # every column as it was, on its own
+    fitted = detector(n_steps=300, hidden_layer_sizes=(32,), **parts).fit(normal)
+    scores = fitted.score_samples(np.r_[new, odd])
+    assert roc_auc_score(np.repeat([1, 0], 100), scores) > 0.9
+
+
+def test_training_makes_the_networks_better_than_their_start():
+    normal, new = curve(200), curve(100, seed=1)
+    parts = NETWORKS | {"hidden_layer_sizes": (32,)}
+
+    def error(n_steps, rate):
+        fitted = detector(n_steps=n_steps, learning_rate_init=rate, **parts).fit(normal)
+        x = torch.from_numpy(new)
+        return float(torch.stack([s.mean() for s in fitted.estimator_.squares(x)]).mean())
+
+    assert error(300, 2e-3) < 0.2 * error(1, 1e-12)
+
+
+def test_contamination_is_the_share_of_training_rows_flagged(X):
+    fitted = detector(contamination=0.2).fit(X)
+    assert (fitted.predict(X) == -1).sum() == 12
+    np.testing.assert_array_equal(clone(fitted).fit_predict(X), fitted.predict(X))
+
+
+# ---- the score
+
+
+def test_score_is_the_mean_of_logarithms_of_errors_over_their_medians(X):
+    fitted = detector().fit(X)
+    errors = [s.mean(-1).numpy() for s in fitted.estimator_.squares(torch.tensor(X))]
+    assert len(errors) == 5
+    medians = [np.sort(e)[(len(e) - 1) // 2] for e in errors]
+    logs = [np.log(e + 1e-12) - np.log(m + 1e-12) for e, m in zip(errors, medians, strict=True)]
+    np.testing.assert_allclose(fitted.score_samples(X), -np.mean(logs, axis=0), rtol=1e-10)
+
+
+@pytest.mark.parametrize("holed", [False, True])
+def test_feature_scores_add_up_to_the_exponential_of_the_score(X, holed):
+    data = X.copy()
+    if holed:
+        data[::3, 1] = np.nan
+    fitted = detector().fit(X)
+    scores = fitted.feature_scores(data)
+    assert scores.shape == data.shape
+    assert (scores >= 0).all()
+    np.testing.assert_allclose(scores.sum(1), np.exp(-fitted.score_samples(data)), rtol=1e-10)
+    assert (scores[np.isnan(data)] == 0).all()
+
+
+def test_a_row_that_all_reconstruct_exactly_has_finite_scores():
+    fitted = detector().fit(np.full((20, 3), 2.0))
+    assert np.isfinite(fitted.score_samples([[2.0, 2.0, 2.0]])).all()
+    assert np.isfinite(fitted.feature_scores([[2.0, 2.0, 2.0]])).all()
+
+
+def test_the_feature_that_moved_explains_the_row(X):
+    row = X[:1].copy()
+    row[0, 3] += 50
+    fitted = detector(max_features=1.0).fit(pd.DataFrame(X, columns=list("abcde")))
+    why = fitted.explain(pd.DataFrame(row, columns=list("abcde")), n_features=1)
+    assert list(why["feature"]) == ["d"]
+    assert why["share"][0] > 0.95
+    assert abs(why["reconstruction"][0]) < np.abs(X[:, 3]).max()
+
+
+# ---- members
+
+
+def test_members_differ_in_start_noise_rows_and_features(X):
+    fitted = detector(n_estimators=4, max_features=0.6, max_samples=0.5).fit(X)
+    networks = fitted.estimator_.members[:4]
+    for part in ("rows", "columns"):
+        assert len({tuple(np.sort(getattr(m, part))) for m in networks}) == 4
+    assert all(len(set(m.rows)) == 30 for m in networks)
+    alike = detector(n_estimators=4, max_features=1.0).fit(X).estimator_
+    errors = torch.stack([s.mean(-1) for s in alike.squares(torch.tensor(X))][:4])
+    assert all(
+        not torch.allclose(errors[i], errors[j], rtol=0.01) for i in range(4) for j in range(i)
+    )
+
+
+def test_members_of_one_pass_are_those_trained_alone():
+    """Each has its own start, rows, order and noise: none is a copy of another."""
+    X = curve(40)
+    options = {"precision": "float64", "max_features": 1.0, "n_kernel_denoisers": 0}
+    together = detector(n_estimators=3, noise_level=(0.1, 0.2, 0.3), **options).fit(X).estimator_
+
+    class Alone(AutoencoderOutlierDetector):
+        """The third of three."""
+
+        def _networks(self, *args):
+            last = super()._networks(*args)
+            assert len(last) == 3
+            return last[2:]
+
+    alone = Alone(**detector(n_estimators=3, noise_level=(0.1, 0.2, 0.3), **options).get_params())
+    ours = alone.fit(X).estimator_
+    x = torch.tensor(X)
+    third = list(together.squares(x))[2]
+    torch.testing.assert_close(next(iter(ours.squares(x))), third, rtol=0, atol=0)
+
+
+def test_every_feature_is_seen_equally_often_but_for_one(X):
+    for share, n in ((0.6, 5), (0.3, 7), (0.01, 3), (0.01, 8)):
+        fitted = detector(n_estimators=n, max_features=share, **NETWORKS).fit(X)
+        count = np.zeros(5)
+        for member in fitted.estimator_.members:
+            count[member.columns] += 1
+        assert count.min() >= 1
+        assert np.ptp(count) <= 1
+
+
+def test_noise_levels_are_given_in_turn(X):
+    made = []
+
+    class Spied(AutoencoderOutlierDetector):
+        def _objective(self, level=None):
+            made.append(level)
+            return super()._objective(level)
+
+    options = detector(n_estimators=5, noise_level=(0.1, 0.4)).get_params()
+    Spied(**options).fit(X)
+    assert made == [0.1, 0.4, 0.1, 0.4, 0.1]
+
+
+def test_noise_level_matters(X):
+    a, b = (detector(noise_level=s, **NETWORKS).fit(X).score_samples(X) for s in (0.0, 1.0))
+    assert not np.allclose(a, b, rtol=0.01)
+
+
+# ---- kernel denoisers
+
+
+def test_kernel_denoiser_is_the_weighted_mean_of_its_rows():
+    rng = np.random.default_rng(0)
+    p, x, w = rng.normal(size=(7, 3)), rng.normal(size=(4, 3)), rng.uniform(1, 2, 7)
+    weight = w * np.exp(-((x[:, None] - p) ** 2).sum(-1) / (2 * 0.7**2))
+    expected = weight @ p / weight.sum(1, keepdims=True)
+    made = KernelDenoiser(torch.from_numpy(p), 0.7, torch.from_numpy(np.log(w)))
+    np.testing.assert_allclose(made(torch.from_numpy(x)).numpy(), expected, rtol=1e-12)
+
+
+def test_kernel_denoisers_are_as_many_as_asked_and_store_as_many_rows(X):
+    for n in (0, 1, 2, 5):
+        fitted = detector(n_kernel_denoisers=n, n_prototypes=10, bandwidth=(0.5, 1.0)).fit(X)
+        kernels = fitted.estimator_.members[3:]
+        assert [m.denoiser.tau for m in kernels] == [0.5, 0.5, 1.0, 1.0, 0.5][:n]
+        assert [m.view for m in kernels] == [k % 2 for k in range(n)]
+        assert all(len(m.denoiser.prototypes) == 10 for m in kernels)
+
+
+def test_normal_scores_are_those_of_mid_ranks_and_go_on_beyond_the_range():
+    X = np.random.default_rng(0).integers(0, 6, size=(50, 2)).astype(float)
+    X[:, 1] = np.random.default_rng(1).normal(size=50)
+    scaling = scaling_of(source(X), None, True)
+    view = normal_scores_of(scaling, torch.tensor(X), None)
+    scores = view.forward(torch.tensor(X)).numpy()
+    np.testing.assert_allclose(scores, norm.ppf((rankdata(X, axis=0) - 0.5) / 50), rtol=1e-8)
+    np.testing.assert_allclose(view.inverse(torch.from_numpy(scores)), X, atol=1e-10)
+    ends = X.max(0, keepdims=True)
+    beyond = view.forward(torch.from_numpy(ends + X.std(0)))
+    np.testing.assert_allclose(beyond - view.forward(torch.from_numpy(ends)), [[1, 1]], rtol=1e-8)
+
+
+# ---- what it is given
+
+
+def test_scale_standard_is_a_scaler_in_front(X):
+    data = 1000 + X * [1, 10, 100, 0.01, 5]
+    scaled = StandardScaler().fit_transform(data)
+    inside = detector().fit(data).score_samples(data)
+    before = detector(scale=None).fit(scaled).score_samples(scaled)
+    np.testing.assert_allclose(inside, before, rtol=1e-3, atol=1e-3)  # trained in float32
+
+
+def test_without_scaling_noise_is_in_the_units_of_X(X):
+    data = 1000 * X
+    ours = detector(scale=None, noise_level=150.0, **NETWORKS).fit(data)
+    reference = detector(scale=None, noise_level=0.15, **NETWORKS).fit(X)
+    np.testing.assert_allclose(
+        ours.score_samples(data), reference.score_samples(X), rtol=1e-3, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("step", [1e-3, 1.0, 1e6, 1e300])
+def test_a_constant_column_that_moves_is_one_finite_finding(X, step):
+    data = np.c_[X, np.full(60, 3.0)]
+    fitted = detector(max_features=1.0).fit(data)
+    row = data[:1].copy()
+    row[0, 5] += step
+    before, after = fitted.feature_scores(data[:1])[0], fitted.feature_scores(row)[0]
+    assert np.isfinite(after).all()
+    assert fitted.score_samples(row)[0] > fitted.score_samples(data[:1])[0] - np.log(1e6)
+    if step == 1e-3:
+        np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-3)
+    else:
+        assert after.argmax() == 5
+
+
+def test_a_huge_value_is_finite_and_lowest(X):
+    fitted = detector().fit(X)
+    row = X[:3].copy()
+    row[1, 2], row[2, 2] = 1e5, 1e300
+    scores = fitted.score_samples(row)
+    assert np.isfinite(scores).all()
+    assert scores[0] > scores[1] > scores[2]
+
+
+def test_missing_values_do_not_count_and_enter_as_the_mean(X):
+    holed = X.copy()
+    holed[::4, 0] = np.nan
+    fitted = detector(max_features=1.0, **NETWORKS).fit(holed)
+    filled = np.where(np.isnan(holed), np.nanmean(holed, axis=0), holed)
+    model = fitted.estimator_
+    for a, b in zip(model.squares(torch.from_numpy(holed)),
+                    model.squares(torch.from_numpy(filled)), strict=True):  # fmt: skip
+        known = ~np.isnan(holed)
+        np.testing.assert_array_equal(a.numpy()[known], b.numpy()[known])
+        assert a.isnan().numpy()[~known].all()
+    assert np.isfinite(fitted.score_samples(holed)).all()
+    assert np.isnan(fitted.score_samples(np.full((1, 5), np.nan))).all()
+
+
+def test_a_column_without_values_is_named(X):
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    frame["c"] = np.nan
+    with pytest.raises(ValueError, match=r"nothing to learn from feature 2 \('c'\)"):
+        detector().fit(frame)
+
+
+@pytest.mark.parametrize("make", [sp.csr_matrix, sp.csr_array, pd.DataFrame])
+def test_sparse_matrices_and_frames_are_their_arrays(X, make):
+    other = make(X)
+    if isinstance(other, pd.DataFrame):
+        other.columns = list("abcde")
+    scores = detector().fit(other).score_samples(other)
+    np.testing.assert_allclose(scores, detector().fit(X).score_samples(X), rtol=1e-8)
+
+
+def test_mixed_tables_go_through_a_column_transformer(X):
+    table = pd.DataFrame(X[:, :3], columns=list("abc"))
+    table["kind"] = np.where(X[:, 3] > 0, "high", "low")
+    prepared = make_column_transformer((OneHotEncoder(), ["kind"]), remainder="passthrough")
+    model = make_pipeline(prepared, detector(contamination=0.1)).fit(table)
+    assert (model.predict(table) == -1).sum() == 6
+    table["kind"] = "high"  # which contradicts the numbers in half of the rows
+    assert model.score_samples(table).mean() < model[-1].calibration_scores_.mean()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+def test_scores_are_float64_and_alike_in_batches_of_any_size(X, dtype, monkeypatch):
+    from skae.estimators import _members
+
+    X = (20 * X).astype(dtype)
+    fitted = detector().fit(X)
+    scores = fitted.score_samples(X)
+    assert scores.dtype == np.float64
+    for size in (1, 7):
+        parts = [fitted.score_samples(X[i : i + size]) for i in range(0, 60, size)]
+        np.testing.assert_allclose(np.concatenate(parts), scores, rtol=1e-10, atol=1e-12)
+    monkeypatch.setattr(_members, "_CELLS", 1)
+    np.testing.assert_allclose(fitted.score_samples(X), scores, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 15, 16, 17])
+def test_any_number_of_rows_fits(X, n):
+    fitted = detector(batch_size=16).fit(X[:n])
+    assert np.isfinite(fitted.score_samples(X)).all()
+
+
+def test_one_feature_fits(X):
+    assert np.isfinite(detector().fit(X[:, :1]).score_samples(X[:, :1])).all()
+
+
+# ---- weights and seeds
+
+
+def test_integer_weights_are_repeated_rows(X):
+    w = np.arange(60) % 4
+    options = {"noise_level": 0.0, "precision": "float64", "batch_size": 200}
+    weighted = detector(**options).fit(X, sample_weight=w)
+    repeated = detector(**options).fit(np.repeat(X, w, axis=0))
+    np.testing.assert_allclose(weighted.score_samples(X), repeated.score_samples(X), rtol=1e-6)
+
+
+def test_random_state_makes_two_fits_the_same_and_another_differs(X):
+    a, b, c = (detector(random_state=seed).fit(X).score_samples(X) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(a, b)
+    assert not np.allclose(a, c, rtol=0.01)
+
+
+def test_global_generators_are_left_alone(X):
+    key = np.random.get_state()[1].copy()  # noqa: NPY002
+    state = torch.get_rng_state()
+    detector(random_state=None).fit(X).predict(X)
+    np.testing.assert_array_equal(np.random.get_state()[1], key)  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_pickle_scores_the_same_and_scoring_changes_nothing(X):
+    fitted = detector().fit(X)
+    before = pickle.dumps(fitted)
+    scores = fitted.score_samples(X)
+    fitted.explain(X[:2])
+    assert pickle.dumps(fitted) == before
+    np.testing.assert_array_equal(pickle.loads(before).score_samples(X), scores)
+
+
+# ---- outliers among the training rows
+
+
+def test_without_novelty_rows_are_scored_by_members_that_have_not_seen_them(X):
+    fitted = detector(novelty=False, max_samples=20, n_estimators=6).fit(X)
+    model = fitted.estimator_
+    errors = model.log_errors(torch.tensor(X)).numpy()
+    for i in range(60):
+        unseen = [i not in member.rows for member in model.members]
+        chosen = errors[i, unseen] if any(unseen) else errors[i]
+        assert fitted.calibration_scores_[i] == pytest.approx(-chosen.mean(), rel=1e-10)
+
+
+def test_without_novelty_fit_predict_is_by_these_scores(X):
+    fitted = detector(novelty=False, max_samples=20, contamination=0.2)
+    label = fitted.fit_predict(X)
+    np.testing.assert_array_equal(label == -1, fitted.calibration_scores_ < fitted.offset_)
+    assert (label == -1).sum() == 12
+
+
+def test_outliers_among_the_training_rows_are_found_by_members_of_few_rows():
+    rng = np.random.default_rng(0)
+    X = np.r_[curve(190), rng.uniform(-3, 3, size=(10, 4))]
+    y = np.repeat([1, 0], [190, 10])
+    few = detector(novelty=False, max_samples=40, n_estimators=8, **NETWORKS).fit(X)
+    assert roc_auc_score(y, few.calibration_scores_) > 0.9
+
+
+def test_without_novelty_no_member_is_made_from_the_oddest_rows():
+    rng = np.random.default_rng(0)
+    X = np.r_[curve(90), rng.uniform(20, 30, size=(10, 4))]
+    for share in (0.0, 0.3):
+        fitted = detector(novelty=False, trim_fraction=share, n_estimators=8).fit(X)
+        used = np.unique(np.concatenate([m.rows for m in fitted.estimator_.members]))
+        assert (used >= 90).any() == (share == 0)
+        assert len(used) <= 100 - share * 100
+        assert all(len(m.rows) <= (100 - share * 100) / 2 for m in fitted.estimator_.members)
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"noise_level": (0.1, -1)}, "noise_level must be a non-negative"),
+        ({"bandwidth": (0.0,)}, "bandwidth must be a positive"),
+        ({"noise_level": ()}, "noise_level must be"),
+        ({"n_estimators": 0, "n_kernel_denoisers": 0}, "leave no member"),
+        ({"hidden_layer_sizes": (8, 0)}, "hidden_layer_sizes must be positive"),
+        ({"hidden_layer_sizes": ()}, "hidden_layer_sizes"),
+        ({"learning_rate_init": 1e30}, "Lower learning_rate_init"),
+    ],
+)
+def test_what_cannot_be_is_refused(X, changed, message):
+    with pytest.raises(ValueError, match=message):
+        detector(**changed).fit(X)
+
+
+def test_weights_that_leave_no_row_are_refused(X):
+    with pytest.raises(ValueError, match="zero"):
+        detector().fit(X, sample_weight=np.zeros(60))
