@@ -56,7 +56,7 @@ def with_methods(names):
                 yield f"{path(found(name))}.{method}", IGNORED_OF_METHODS
 
 
-@pytest.mark.parametrize(("name", "ignored"), with_methods(OTHERS))
+@pytest.mark.parametrize(("name", "ignored"), list(with_methods(OTHERS)))
 def test_docstring_of_what_is_no_estimator_is_valid(name, ignored):
     assert mistakes(name, ignored) == []
 
