@@ -80,12 +80,18 @@ def skip_others(app, what, name, obj, skip, options) -> bool | None:
     return None if (getattr(function, "__module__", None) or "").startswith("skae") else True
 
 
-FITTED = re.compile(r"(?<=[(, ])(n_\w+)_(?=[,)])")  # as in "of shape (n_samples, n_components_)"
+# As in "of shape (n_samples, n_components_)", and in 'default="loss_"'.
+FITTED = re.compile(r"(?<=[(, ])(n_\w+)_(?=[,)])|(?<==\")(\w+)_(?=\"$)")
 
 
-def escape_shapes(app, what, name, obj, options, lines) -> None:
+def escape_names(app, what, name, obj, options, lines) -> None:
     """Keep names that end in an underscore from being read as references."""
-    lines[:] = [FITTED.sub(r"\1\\_", line) if "of shape (" in line else line for line in lines]
+    lines[:] = [
+        FITTED.sub(lambda found: f"{found.group()[:-1]}\\_", line)
+        if "of shape (" in line or "default=" in line
+        else line
+        for line in lines
+    ]
 
 
 def setup(app: Sphinx) -> dict:
@@ -99,5 +105,5 @@ def setup(app: Sphinx) -> dict:
         if stub.stem not in names:
             stub.unlink()  # of a name that is gone
     app.connect("autodoc-skip-member", skip_others)
-    app.connect("autodoc-process-docstring", escape_shapes, priority=900)  # after numpydoc
+    app.connect("autodoc-process-docstring", escape_names, priority=900)  # after numpydoc
     return {"parallel_read_safe": True}

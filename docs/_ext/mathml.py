@@ -1,5 +1,7 @@
 """Formulas as MathML, which browsers show by themselves: no script, and nothing to download."""
 
+import re
+from html import unescape
 from xml.etree import ElementTree
 
 from docutils import nodes
@@ -12,11 +14,12 @@ logger = logging.getLogger(__name__)
 
 NAMESPACE = "http://www.w3.org/1998/Math/MathML"
 ElementTree.register_namespace("", NAMESPACE)
+ENTITY = re.compile(r"&(?!amp;|lt;|gt;|quot;|apos;)[A-Za-z]+;")  # known to HTML, not to XML
 
 
 def index_beside(mathml: str) -> str:
     """An index of an accented letter beside it, where docutils 0.22 sets it below."""
-    tree = ElementTree.fromstring(mathml)
+    tree = ElementTree.fromstring(ENTITY.sub(lambda found: unescape(found.group()), mathml))
     for node in tree.iter(f"{{{NAMESPACE}}}munderover"):
         letter, index, accent = node
         if accent.get("stretchy") == "false":
