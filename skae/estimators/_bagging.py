@@ -22,15 +22,16 @@ class Sample(NamedTuple):
 
     source: Source
     weight: Tensor | None  # (n,) of mean 1
+    counts: Tensor | None  # (n,) the same as they were given
     places: np.ndarray  # (n,) in X
     scaling: Scaling
 
     def take(self, index: np.ndarray) -> Sample:
         """Some of these rows; the scaling stays."""
         rows = torch.from_numpy(index)
-        weight = None if self.weight is None else self.weight[rows]
+        weight, counts = (w if w is None else w[rows] for w in (self.weight, self.counts))
         return self._replace(
-            source=self.source.subset(rows), weight=weight, places=self.places[index]
+            source=self.source.subset(rows), weight=weight, counts=counts, places=self.places[index]
         )
 
 

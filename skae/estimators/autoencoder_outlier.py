@@ -42,11 +42,12 @@ _FEW_ROWS, _FEWEST_ROWS, _FIRST_MEMBERS = 64, 32, 32
 
 @estimator
 class AutoencoderOutlierDetector(BaseOutlierDetector):
-    r"""Flag the rows that an ensemble of small denoising networks reconstructs badly.
+    r"""Flag the rows that an ensemble of denoisers, networks and kernels, reconstructs badly.
 
-    A ready-made detector for tables of numbers. Its networks have no bottleneck: what keeps
-    them from copying a row is the noise on their input, N(0, noise_level^2), which they are
-    trained to take off. Rows like those of training come back almost unchanged. With e_k the mean
+    A ready-made detector for tables of numbers. By default a third of its members are small
+    networks, two thirds kernel denoisers. The networks have no bottleneck: what keeps them from
+    copying a row is the noise on their input, N(0, noise_level^2), which they are trained to take
+    off. Rows like those of training come back almost unchanged. With e_k the mean
     squared error of member k over the features that it sees, and m_k its median over the training
     rows, the score is
 
@@ -58,7 +59,8 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
 
     **Kernel denoisers.** `n_kernel_denoisers` of the members are no networks. They reconstruct a
     row as the mean of stored training rows, weighed by ``exp(-|x - p|^2 / (2 bandwidth^2))``: in
-    form a denoiser, in substance a method of neighbours. Set it to 0 for networks alone.
+    form a denoiser, in substance a method of neighbours. Set it to 0 for networks alone. A row
+    that is stored itself is left out, once.
 
     **What leaves the training rows' range** is shown to the members at the end of the range, and
     counts with its whole distance. A feature that was constant in training has no scale, and a row
@@ -256,15 +258,14 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
 
     def _read(self, X: Any, weight: np.ndarray | None) -> Sample:
         source = as_source(X)
-        counts = has_value(source) if weight is None else has_value(source) & (weight > 0)
-        places = np.flatnonzero(counts)
+        used = has_value(source) if weight is None else has_value(source) & (weight > 0)
+        places = np.flatnonzero(used)
         if not len(places):
             raise ValueError("No row of positive weight has a value: all that X holds is missing.")
         if len(places) < source.n:
             source = source.subset(torch.from_numpy(places))
-        w = None
-        if weight is not None:
-            w = torch.from_numpy(weight[places] / weight[places].mean())
+        counts = None if weight is None else torch.from_numpy(weight[places])
+        w = None if counts is None else counts / counts.mean()
         scaling = scaling_of(source, w, self.scale == "standard")
         empty = scaling.center.isnan().nonzero()
         if len(empty):
@@ -273,7 +274,7 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
                 f"There is nothing to learn from {names}: no row (of positive weight) has a value. "
                 "Drop such columns."
             )
-        return Sample(source, w, places, scaling)
+        return Sample(source, w, counts, places, scaling)
 
     def _networks(
         self, sample: Sample, levels: list[float], columns: Tensor, n_rows: int,
@@ -306,8 +307,8 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
             rows = np.sort(draw_rows(source.n, most, seeds))
             index = torch.from_numpy(rows)
             prototypes = view.within(view.forward(source.take(index)))[:, own]
-            log_weight = None if sample.weight is None else sample.weight[index].log()
-            members.append(Member(KernelDenoiser(prototypes, tau, log_weight), at, own, rows))
+            weight = None if sample.counts is None else sample.counts[index]
+            members.append(Member(KernelDenoiser(prototypes, tau, weight), at, own, rows))
         return members
 
     def _n_rows(self, n: int, few: int | None = None) -> int:
