@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "engine": {"engine", "definitions"},
     "testing": {"testing", "engine", "definitions"},
     "estimators": {"estimators", "engine", "definitions"},
-    "tools": {"tools", "definitions"},
+    "tools": {"tools", "engine", "definitions"},
     "package": {"estimators", "definitions", "testing"},
 }
 OWN = {m: sorted(i for i in imported(m) if i.partition(".")[0] == "skae") for m in FILES}

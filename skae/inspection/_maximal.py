@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_params
 from torch import Tensor, nn
 
+from skae._engine.plan import computing
 from skae.inspection._fitted import holder
 from skae.modules import ACTIVATION_OF, Applied, ParallelModule
 
@@ -117,7 +118,9 @@ def maximally_activating_inputs(
         draws[0] = 0  # the center
         start = c + norm * _directions(torch.tensor(draws, **kind)).reshape(-1, d)
         unit = torch.as_tensor(units, device=kind["device"]).repeat(n_starts)
-        x, value = _climb(a, unit, start, c, norm, max_iter, tol)
+        weights = sum(p.numel() for p in network.encoder_.parameters())
+        with computing(6.0 * len(start) * weights, None):  # small steps want one thread
+            x, value = _climb(a, unit, start, c, norm, max_iter, tol)
         best = value.view(n_starts, -1).argmax(0)
         x = x.view(n_starts, -1, d)[best, torch.arange(len(units))]
     return x.cpu().numpy()
