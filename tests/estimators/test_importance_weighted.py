@@ -9,6 +9,7 @@ import torch
 from skae import ImportanceWeightedAutoencoder, VariationalAutoencoder
 from skae.bounds import ImportanceWeighted
 from skae.estimators import _inference
+from skae.monte_carlo import GaussianModel, Weighed
 
 
 def quick(cls=ImportanceWeightedAutoencoder, **changed):
@@ -108,6 +109,17 @@ def test_codes_of_rows_out_of_reach_are_finite(digits):
     np.testing.assert_array_equal(codes[2], mean[2])
     assert np.isfinite(codes).all()
     assert not np.allclose(codes[:2], mean[:2])
+
+
+def test_draws_without_weight_leave_the_others_alone():
+    class Given(GaussianModel):
+        def weighed(self, x, h, n):
+            z = torch.ones(1, 1, 2)
+            yield Weighed(z, z[..., 0], torch.full((1, 1), -torch.inf))
+            yield Weighed(2 * z, z[..., 0], torch.zeros(1, 1))
+
+    model = Given(torch.nn.Identity(), None, None)
+    assert model.mean_code(torch.zeros(1, 4), 2).tolist() == [[2.0, 2.0]]
 
 
 def test_how_rows_are_coded_has_no_say_in_samples(fitted, monkeypatch):
