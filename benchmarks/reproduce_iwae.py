@@ -4,8 +4,8 @@ python benchmarks/reproduce_iwae.py [--only "IWAE, k = 5"] [--full] [--threads 1
 
 The paper's networks: 784 - 200 - 200 - 50 units and back, and in two stochastic layers 784 - 200 -
 200 - 100 - 100 - 100 - 50; tanh, Bernoulli outputs; trained on the 50,000 training images, batches
-of 20, Adam. Test NLL is the mean over all 10,000 test images of the
-importance-sampled -log p(x) with 5,000 samples, in nats.
+of 20, Adam. Test NLL is the mean over all 10,000 test images of the importance-sampled -log p(x)
+with 5,000 samples, in nats.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ NOTES = """\
 core a model, rate and batch by 30 passes on validation images. "training" and "validation" NLL:
 the first 1,000 images of each, 500 samples, which is looser by about a tenth of a nat. One seed a
 row; the standard error of a mean over the test images is about 0.25, that of a difference between
-rows far smaller, since the images are the same. "paper": 3,280 passes, one stochastic layer of 50
-units, its table 3."""
+rows far smaller, since the images are the same. "paper": 3,280 passes, its table 3; active units of
+two layers are those of the first."""
 SHORT = "Adam at 1e-3 falling linearly to 0, where the paper has 3,280 passes in eight stages."
 FULL = "The paper's schedule: 3^i passes at 0.001 10^(-i / 7), i = 0 to 7."
 

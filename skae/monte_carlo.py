@@ -103,15 +103,19 @@ class GaussianModel:
         return value.nan_to_num(nan=lowest, neginf=lowest)
 
     def mean_code(self, x: Tensor, S: int) -> Tensor:
-        """The mean of p(z | x) by self-normalised weights, sum_s w_s z_s / sum_s w_s."""
+        """The mean of p(z | x) by self-normalised weights, sum_s w_s z_s / sum_s w_s.
+
+        That of q(z | x) where no weight has a value.
+        """
         h = infer(self.encoder, x)
-        z, total = torch.zeros_like(means(h)), torch.full_like(h[..., :1], -torch.inf)
+        nothing = torch.finfo(h.dtype).min  # rather than -inf, which less itself is NaN
+        z, total = torch.zeros_like(means(h)), torch.full_like(h[..., :1], nothing)
         for drawn in self.weighed(x, h, S):
             both = torch.logaddexp(total, torch.logsumexp(drawn.log_w, -1, keepdim=True))
             share = torch.exp(drawn.log_w - both).unsqueeze(-1)
             z = z * torch.exp(total - both) + (share * drawn.z).sum(-2)
             total = both
-        return z
+        return torch.where(total.isfinite() & (total > nothing), z, means(h))
 
 
 def each(module: nn.Module, z: Tensor) -> Tensor:

@@ -355,10 +355,10 @@ def _descend(run: Run, solver: Adam | SGD) -> None:
             progress = min(1.0, (epoch + i / batches.count) / horizon)
             state = engine.add_gradient(x, rows, x.shape[-2], progress, state)
             solver.step(flat, grad, rate if is_constant else rate * schedule(progress))
-            if limited:
-                limit_norms(limited, t.max_norm)  # type: ignore[arg-type]
             if further is not None:
                 further.step(x, rows, schedule(progress))
+            if limited:
+                limit_norms(limited, t.max_norm)  # type: ignore[arg-type]
         run.objective_state = state
         if further is not None:
             further.end_epoch()

@@ -15,11 +15,21 @@ from skae.estimators._input import Data
 from skae.estimators._outputs import read_labels
 
 
+def _is_to_have_clusters(self) -> bool:
+    return _has_categories(self, self.n_clusters)
+
+
 def _has_clusters(self) -> bool:
-    if self.n_clusters is None:
+    """Once fitted, it is what was fitted that has categories, whatever is set since."""
+    holder = getattr(self, "objective_", self)
+    return _has_categories(self, getattr(holder, "n_clusters", None))
+
+
+def _has_categories(estimator: Any, n_clusters: Any) -> bool:
+    if n_clusters is None:
         raise AttributeError(
-            f"This {type(self).__name__} has no categories to predict. Set n_clusters, to a number "
-            "or to 'classes', and fit again."
+            f"This {type(estimator).__name__} has no categories to predict. Set n_clusters, to a "
+            "number or to 'classes', and fit again."
         )
     return True
 
@@ -127,7 +137,7 @@ class HasCategories:
         codes = self._by_chunks(data, self._encode, self._n_features_out)
         return codes[:, -self.objective_.n_clusters :]
 
-    @available_if(_has_clusters)
+    @available_if(_is_to_have_clusters)
     def fit_predict(self, X, y=None, sample_weight=None):
         """Fit to X and return `labels_`.
 

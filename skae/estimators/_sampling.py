@@ -17,7 +17,7 @@ _CELLS = 2**21  # of the widest layer, drawn at once
 
 
 def sampling_draws(estimator: Any, n_samples: Any, random_state: Any) -> Draws:
-    """Draws for `sample`, where the decoder is and in its dtype; both arguments are validated."""
+    """Draws for `sample`, where the network is and in its dtype; both arguments are validated."""
     validate_parameter_constraints(
         {"n_samples": [Interval(Integral, 1, None, closed="left")],
          "random_state": ["random_state"]},
@@ -26,7 +26,8 @@ def sampling_draws(estimator: Any, n_samples: Any, random_state: Any) -> Draws:
     seed = secrets.randbits(31)
     if random_state is not None:
         seed = int(check_random_state(random_state).randint(2**31 - 1))
-    parameter = next(estimator.decoder_.parameters())
+    # A decoder of one's own may have no parameters: the encoder then has.
+    parameter = next(p for held in estimator._held_modules for p in held.parameters())
     generator = torch.Generator(parameter.device).manual_seed(seed)
     return Draws([generator], parameter.dtype, parameter.device)
 

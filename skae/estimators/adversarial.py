@@ -30,7 +30,7 @@ from skae.estimators._adversarial import (
     labelled_rows,
     prior_spread,
 )
-from skae.estimators._base import BaseAutoencoder
+from skae.estimators._base import BaseAutoencoder, steps_by_batch
 from skae.estimators._build import layer_sizes
 from skae.estimators._categories import HasCategories, class_indices
 from skae.estimators._estimator import estimator
@@ -45,13 +45,13 @@ _ANYTHING: Any = "no_validation"
 _NOISE_OF_CATEGORIES = 0.3
 
 
-def _sees_no_classes(self) -> bool:
+def _takes_streams(self) -> bool:
     if self.n_clusters == "classes":
         raise AttributeError(
             "n_clusters='classes' finds the classes in all of y, which a stream does not show. Use "
             "fit, or a number as n_clusters."
         )
-    return True
+    return steps_by_batch(self)
 
 
 @estimator
@@ -233,7 +233,7 @@ class AdversarialAutoencoder(HasCategories, BaseAutoencoder):
         "label_smoothing": [Interval(Real, 0, 0.5, closed="left")],
     }
 
-    @available_if(_sees_no_classes)
+    @available_if(_takes_streams)
     def partial_fit(self, X, y=None, sample_weight=None):
         """Take one pass over X, continuing from what is fitted already; adam and sgd only.
 
@@ -300,9 +300,11 @@ class AdversarialAutoencoder(HasCategories, BaseAutoencoder):
     def _network(self, objective: Objective, source: Source, m: Moments) -> tuple[Network, int]:
         prior, c = resolve_prior(self.prior), self._n_categories
         sized = copy.copy(self)
-        if self.n_components is not None:
+        if self.encoder is not None:
+            sized.n_components = None  # its outputs are counted below
+        elif self.n_components is not None:
             sized.n_components = self.n_components + c
-        elif self.encoder is None:
+        else:
             sized.n_components = (prior.n_components or math.ceil(math.sqrt(source.d))) + c
         network, width = BaseAutoencoder._network(sized, objective, source, m)
         k = width - c
@@ -310,6 +312,12 @@ class AdversarialAutoencoder(HasCategories, BaseAutoencoder):
             raise ValueError(
                 f"encoder gives codes of width {width}, which leaves no style unit beside "
                 f"{c} categories. Change the width of its last layer, or n_clusters."
+            )
+        if self.n_components not in (None, k):
+            raise ValueError(
+                f"n_components={self.n_components}, but encoder gives codes of width {width}, of "
+                f"which {k} are style units beside {c} categories. Leave n_components=None, or "
+                "change the encoder."
             )
         if prior.n_components not in (None, k):
             raise ValueError(

@@ -8,6 +8,7 @@ from sklearn.utils._param_validation import StrOptions
 
 from skae.bounds import Evidence, GaussianCode, ImportanceWeighted
 from skae.estimators._estimator import estimator
+from skae.estimators._inference import in_chunks
 from skae.estimators._two_layers import LayeredAutoencoder
 from skae.monte_carlo import BLOCK
 from skae.two_layers import TwoLayerBound
@@ -122,10 +123,9 @@ class ImportanceWeightedAutoencoder(LayeredAutoencoder):
         """Whether codes are weighted means; that of one sample would be nothing but noise."""
         return self.code == "importance_weighted" and self.n_importance_samples > 1
 
-    @property
-    def _widest(self) -> int:
+    def _by_chunks(self, data, function, width):
         at_once = min(BLOCK, self.n_importance_samples) if self._weighs_codes else 1
-        return super()._widest * at_once
+        return in_chunks(data.source, function, width, lambda: at_once * self._widest)
 
     def _encode(self, x, out=None):
         if not self._weighs_codes:

@@ -639,6 +639,33 @@ def test_weights_into_hidden_units_stay_within_max_norm(solver, gains):
     assert (norms[-1] > most).any()  # outputs are no hidden units
 
 
+class Growing:
+    """A further step that doubles every parameter."""
+
+    def __init__(self, run):
+        self.flat = run.buffer.flat
+
+    def step(self, x, rows, factor):
+        self.flat.mul_(2)
+
+    def end_epoch(self): ...
+
+    def report(self):
+        return {}
+
+    state = report
+
+
+def test_max_norm_holds_after_further_steps_too():
+    net, o, most = network((6, 4)), objective(), 0.4
+    result = train(
+        net, o, make_source(X, DOUBLE), Training(max_iter=2, tol=None, max_norm=most), Streams([0]),
+        starting(net, o), further=Growing,
+    )  # fmt: skip
+    for layer in [*net.encoder.layers, *net.decoder.layers][:-1]:
+        assert (result.parameters[layer.weight].norm(dim=-1) <= most + 1e-12).all()
+
+
 def test_max_norm_that_is_never_reached_changes_nothing():
     free, held = fit(), fit(max_norm=1e6)
     assert_close(held.parameters, free.parameters)

@@ -138,6 +138,13 @@ def test_priors_of_the_plane_have_two_units(X):
     assert quick(n_components=None).fit(X).n_components_ == 3
 
 
+def test_a_decoder_without_parameters_is_sampled_too(X):
+    model = quick(n_components=5, decoder=nn.Identity()).fit(X.astype(np.float32))
+    S = model.sample(3, random_state=0)
+    assert S.shape == (3, 5)
+    assert S.dtype == np.float32
+
+
 def test_samples_are_decoded_draws(X):
     model = quick(prior=Gaussian(0.0), hidden_layer_sizes=()).fit(X)
     expected = model.inverse_transform(np.zeros((1, 2)))
@@ -253,6 +260,14 @@ def test_what_is_set_after_fit_has_no_say_before_the_next(X):
     model.set_params(n_clusters=2, prior="swiss_roll", cluster_weights=[1, 9])
     np.testing.assert_array_equal(model.predict(X), found)
     np.testing.assert_array_equal(model.sample(4, random_state=0), S)
+    np.testing.assert_array_equal(model.set_params(n_clusters=None).predict(X), found)
+
+
+def test_categories_that_are_set_after_fit_are_there_after_the_next(X):
+    model = quick().fit(X).set_params(n_clusters=3)
+    assert not hasattr(model, "predict")
+    assert not hasattr(model, "predict_proba")
+    np.testing.assert_array_equal(model.fit_predict(X), model.predict(X))
 
 
 def test_labels_change_with_what_predict_gives_in_partial_fit(X):
@@ -500,6 +515,8 @@ def test_nothing_is_told_where_nothing_was_played(X):
         ({"discriminator_layer_sizes": (0,)}, "discriminator_layer_sizes must be positive"),
         ({"encoder": nn.Linear(5, 3), "n_components": None, "n_clusters": 3},
          "leaves no style unit beside 3 categories"),
+        ({"encoder": nn.Linear(5, 5), "n_components": 4, "n_clusters": 3},
+         "n_components=4, but encoder gives codes of width 5, of which 2 are style units"),
         ({"prior": "normal"}, "The 'prior' parameter"),
         ({"n_clusters": 0}, "The 'n_clusters' parameter"),
         ({"label_smoothing": 0.5}, "The 'label_smoothing' parameter"),
@@ -541,6 +558,7 @@ def test_methods_that_need_categories_say_so(X):
     with pytest.raises(AttributeError) as error:
         quick(n_clusters="classes").partial_fit  # noqa: B018
     assert "finds the classes in all of y" in str(error.value.__cause__)
+    assert not hasattr(quick(solver="lbfgs"), "partial_fit")
 
 
 @pytest.mark.parametrize("given", [{"n_samples": 0}, {"random_state": "seed"}])

@@ -9,6 +9,7 @@ import torch
 from skae import ImportanceWeightedAutoencoder, VariationalAutoencoder
 from skae.bounds import ImportanceWeighted
 from skae.estimators import _inference
+from skae.monte_carlo import GaussianModel, Weighed
 
 
 def quick(cls=ImportanceWeightedAutoencoder, **changed):
@@ -96,6 +97,35 @@ def test_weighted_codes_are_a_pure_function_of_the_row(fitted, pixels, monkeypat
 
 def test_a_weighted_code_of_one_sample_is_the_mean(fitted, pixels):
     np.testing.assert_array_equal(weighted(fitted, 1).transform(pixels), fitted.transform(pixels))
+
+
+def test_codes_of_rows_out_of_reach_are_finite(digits):
+    """Where no code explains a row, there is nothing to weigh: its code is the encoder's mean."""
+    X = digits[:200].astype(np.float32)
+    model = quick(likelihood="gaussian").fit(X)
+    rows = np.concatenate([X[:2], np.full((1, 64), 1e30, dtype=np.float32)])
+    mean = model.transform(rows)
+    codes = weighted(model, 100).transform(rows)
+    np.testing.assert_array_equal(codes[2], mean[2])
+    assert np.isfinite(codes).all()
+    assert not np.allclose(codes[:2], mean[:2])
+
+
+def test_draws_without_weight_leave_the_others_alone():
+    class Given(GaussianModel):
+        def weighed(self, x, h, n):
+            z = torch.ones(1, 1, 2)
+            yield Weighed(z, z[..., 0], torch.full((1, 1), -torch.inf))
+            yield Weighed(2 * z, z[..., 0], torch.zeros(1, 1))
+
+    model = Given(torch.nn.Identity(), None, None)
+    assert model.mean_code(torch.zeros(1, 4), 2).tolist() == [[2.0, 2.0]]
+
+
+def test_how_rows_are_coded_has_no_say_in_samples(fitted, monkeypatch):
+    monkeypatch.setattr("skae.estimators._sampling._CELLS", 64 * 100)  # rows at a time
+    expected = fitted.sample(300, random_state=0)
+    np.testing.assert_array_equal(weighted(fitted, 100).sample(300, random_state=0), expected)
 
 
 def test_weighted_codes_cannot_be_given_away(fitted):
