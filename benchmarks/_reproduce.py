@@ -63,6 +63,7 @@ class Table:
     seconds: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     order: Sequence[str] = ()  # of the rows, where they may come in another
+    kind: str = "reproduce"  # what the script's name begins with
 
     def __post_init__(self) -> None:
         pin_threads(self.options.threads)
@@ -105,7 +106,7 @@ class Table:
         text = table([*self.header, "seconds"], lines)
         facts = {"rows": self.rows, "seconds": self.seconds, "notes": self.notes} | self.facts
         text = f"{text}\n\n{self.notes}".rstrip()
-        write(self._file, self.options.out, facts, text, kind="reproduce")
+        write(self._file, self.options.out, facts, text, kind=self.kind)
 
 
 def _cell(value: Any) -> str:

@@ -149,7 +149,7 @@ def main() -> None:
     if options.quick:
         draws, splits = dict.fromkeys(MODELS, 5), dict.fromkeys(MODELS, 1)
     header = ["rows, model, threshold", "flagged, %", "5th .. 95th", "found, %"]
-    results = Table("conformal", header, options)
+    results = Table("conformal", header, options, kind="bench")
     for model, threshold in itertools.product(MODELS, [*THRESHOLDS, PLUS]):
         results.add(
             f"drawn, {model}, {threshold}",

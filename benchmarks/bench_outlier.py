@@ -120,8 +120,11 @@ def run(given: argparse.Namespace) -> dict[str, dict[str, float]]:
     """All rows, those of earlier runs included, by "mode/set/seed/detector"."""
     file = given.out / f"{given.name}.json"
     earlier = json.loads(file.read_text()) if file.is_file() else {}
-    is_same = earlier.get("max_rows") == given.max_rows
-    rows: dict[str, dict[str, float]] = earlier["rows"] if is_same else {}
+    if earlier and earlier["max_rows"] != given.max_rows:
+        raise SystemExit(
+            f"{file} has rows of --max-rows {earlier['max_rows']}. Give another --name or --out."
+        )
+    rows: dict[str, dict[str, float]] = earlier.get("rows", {})
     at, parts = None, None
     for mode, path, seed, name in wanted(given):
         key = f"{mode}/{path.stem}/{seed}/{name}"
@@ -165,7 +168,9 @@ def main() -> None:
     pin_threads(given.threads)
     rows = run(given)
     names = sorted({key.split("/")[1] for key in rows})
-    text = markdown(rows, list(DETECTORS), published(names), given.max_rows)
+    # PyOD's may have been run where it was installed.
+    detectors = list(dict.fromkeys([*DETECTORS, *(key.split("/")[3] for key in rows)]))
+    text = markdown(rows, detectors, published(names), given.max_rows)
     write(given.name, given.out, {"max_rows": given.max_rows, "rows": rows}, text)
 
 

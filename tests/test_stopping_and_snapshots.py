@@ -159,6 +159,12 @@ def test_parameters_out_of_range_are_refused(make, name):
         make()
 
 
+@pytest.mark.parametrize("make", [lambda: EarlyStopping("accuracy", y=Y), lambda: Snapshot(y=Y)])
+def test_labels_without_rows_are_refused(make):
+    with pytest.raises(ValueError, match="y belongs to X, which is None"):
+        make()
+
+
 @pytest.mark.parametrize("make", [lambda: EarlyStopping("loss_"), Snapshot])
 def test_with_an_older_scikit_learn_the_error_says_what_to_do(make, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -55,6 +55,8 @@ class WatchingCallback:
                 f"{sklearn.__version__}, which has none. Install a newer one, or use the "
                 "estimator's early_stopping=True."
             )
+        if X is None and y is not None:
+            raise ValueError("y belongs to X, which is None. Give both, or neither for fit's own.")
         self.monitor, self.X, self.y = monitor, X, y
         self.greater_is_better = greater_is_better
         self._watches: dict[Any, Watch] = {}

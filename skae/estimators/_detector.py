@@ -17,12 +17,12 @@ from skae.estimators._compat import CallbackSupportMixin, with_callbacks
 from skae.estimators._estimator import estimator
 from skae.estimators._explanation import ExplainsRows
 from skae.estimators._input import checked_weight
-from skae.estimators._thresholds import RULES, Conformal, check_reach, rule_of
+from skae.estimators._thresholds import EXACT, RULES, Conformal, check_reach, rule_of
 
 
 @estimator
 class BaseOutlierDetector(ExplainsRows, OutlierMixin, CallbackSupportMixin, BaseEstimator):
-    """The shell of detectors whose score is minus a reconstruction error.
+    """The shell of detectors by reconstruction error.
 
     A detector gives `_validated`, and of a model `_fit_model`, `_scores_by`, `_cells_by` and
     `_reconstructions_by`. Its fitted model is `estimator_`.
@@ -137,7 +137,8 @@ class BaseOutlierDetector(ExplainsRows, OutlierMixin, CallbackSupportMixin, Base
         """
         X = self._validated(X, reset=True)
         if sample_weight is not None:
-            sample_weight = checked_weight(sample_weight, X)
+            # Those of float32 rows are float32, in which running sums lose rows.
+            sample_weight = checked_weight(sample_weight, X).astype(np.float64, copy=False)
         calibrated = calibrate(self, X, sample_weight)
         self.estimator_ = calibrated.model
         self._keep(calibrated)
@@ -201,7 +202,7 @@ class BaseOutlierDetector(ExplainsRows, OutlierMixin, CallbackSupportMixin, Base
     # ---- what a fitted detector can do
 
     def score_samples(self, X):
-        """The negative reconstruction error of every row: higher is more normal.
+        """The score of every row: higher is more normal.
 
         Parameters
         ----------
@@ -301,4 +302,5 @@ class BaseOutlierDetector(ExplainsRows, OutlierMixin, CallbackSupportMixin, Base
         from scipy.stats import false_discovery_control
 
         check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
-        return np.where(false_discovery_control(self.p_values(X)) <= level, -1, 1)
+        q = false_discovery_control(self.p_values(X))
+        return np.where(q <= level * (1 + EXACT), -1, 1)

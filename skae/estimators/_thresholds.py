@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 FEWEST_IN_TAIL = 10  # rows that a tail of two parameters is fitted to
-_EXACT = 1e-12  # relative; sums of weights that agree to this are equal
+EXACT = 1e-9  # relative; sums of weights and levels that agree to this are equal
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class Conformal:
 
     def offset(self, level: float) -> float:
         """The score from which on p exceeds the level; minus infinity where it always does."""
-        if level * (1 + _EXACT) < self.smallest:
+        if level * (1 + EXACT) < self.smallest:
             return -np.inf
-        room = level * (1 + self.total) * (1 + _EXACT) - 1
+        room = level * (1 + self.total) * (1 + EXACT) - 1
         return float(self.scores[np.searchsorted(self.below, room, side="right")])
 
 
@@ -85,8 +85,8 @@ class TrainingQuantile(Conformal):
         repetitions.
         """
         target = level * self.total
-        flagged = int(np.searchsorted(self.below, target * (1 + _EXACT), side="right"))
-        if flagged and np.isclose(self.below[flagged - 1], target, rtol=_EXACT):
+        flagged = int(np.searchsorted(self.below, target * (1 + EXACT), side="right"))
+        if flagged and np.isclose(self.below[flagged - 1], target, rtol=EXACT):
             return float((self.scores[flagged - 1] + self.scores[flagged]) / 2)
         return float(self.scores[flagged])
 
@@ -133,7 +133,7 @@ class ParetoTail(Conformal):
     @property
     def n_in_tail(self) -> int:
         """How many rows have a share `tail_fraction` of the weight at most."""
-        room = self.tail_fraction * self.total * (1 + _EXACT)
+        room = self.tail_fraction * self.total * (1 + EXACT)
         return int(np.searchsorted(self.below, room, side="right"))
 
     def _distribution(self) -> Any:
@@ -190,7 +190,7 @@ def check_reach(rule: Conformal, threshold: str, level: float) -> None:
             f"calibration scores (tail_fraction={rule.tail_fraction}), but needs "
             f"{FEWEST_IN_TAIL} at least. Raise tail_fraction, or calibrate on more rows."
         )
-    if level * (1 + _EXACT) < rule.smallest:
+    if level * (1 + EXACT) < rule.smallest:
         raise ValueError(
             f"threshold={threshold!r} with contamination={level} could flag no row: the smallest "
             f"p-value of {n} calibration rows is 1 / {n + 1}. Calibrate on "

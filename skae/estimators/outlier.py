@@ -25,7 +25,7 @@ _CELLS = 2**22  # scored at a time
 
 
 def _streams(self) -> bool:
-    held = self._unfitted()
+    held = getattr(self, "estimator_", self._unfitted())
     if not hasattr(held, "partial_fit"):
         raise AttributeError(
             f"{type(held).__name__}, the estimator inside, has no partial_fit with its present "
@@ -104,7 +104,8 @@ class ReconstructionOutlierDetector(BaseOutlierDetector):
         return Autoencoder() if self.estimator is None else self.estimator
 
     def _validated(self, X: Any, *, reset: bool) -> Any:
-        finite = "allow-nan" if _allows_nan(self._unfitted()) else True
+        held = self._unfitted() if reset else self.estimator_
+        finite = "allow-nan" if _allows_nan(held) else True
         return validate_data(
             self, X, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32],
             ensure_all_finite=finite,
@@ -153,7 +154,8 @@ class ReconstructionOutlierDetector(BaseOutlierDetector):
             Ignored.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows, in training and in the window.
+            Weights of the rows, in training and in the window. Rows of weight zero take no place
+            in it.
 
         Returns
         -------
@@ -177,7 +179,7 @@ class ReconstructionOutlierDetector(BaseOutlierDetector):
     def _window(
         self, source: str, scores: np.ndarray | None, weight: np.ndarray | None
     ) -> Calibrated:
-        """The latest scores: those kept, if of the same kind, and these."""
+        """The latest scores: those kept, if of the same kind, and these; of rows with a weight."""
         parts, weights = [np.empty(0)], [np.empty(0)]
         if getattr(self, "_source", None) == source:
             parts.append(self.calibration_scores_)
@@ -186,7 +188,8 @@ class ReconstructionOutlierDetector(BaseOutlierDetector):
             parts.append(scores)
             weights.append(_ones(scores, weight))
         latest = slice(-self.window_size, None)
-        known, w = np.concatenate(parts)[latest], np.concatenate(weights)[latest]
+        known, w = np.concatenate(parts), np.concatenate(weights)
+        known, w = known[w > 0][latest], w[w > 0][latest]
         return Calibrated(self.estimator_, known, None if (w == 1).all() else w, source)
 
     # ---- scores

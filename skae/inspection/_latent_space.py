@@ -15,6 +15,7 @@ from skae.inspection._drawing import (
     divided,
     lightened,
     symmetric,
+    with_names,
 )
 from skae.inspection._fitted import dense
 
@@ -49,7 +50,7 @@ class LatentSpaceDisplay(Display):
         The rows that codes of shape (m, n_components) decode to: `inverse_transform`.
 
     names : list of str, default=None
-        Names of the units.
+        Names of the units, for the axes of two units and of activations.
 
     Attributes
     ----------
@@ -156,7 +157,7 @@ class LatentSpaceDisplay(Display):
             The rows that codes of shape (m, n_components) decode to, for ``kind="decoded"``.
 
         names : list of str, default=None
-            Names of the units.
+            Names of the units, for the axes of two units and of activations.
 
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
@@ -186,7 +187,7 @@ class LatentSpaceDisplay(Display):
             What to draw.
 
         image_shape : tuple of int, default=None
-            Height and width of a decoded image, and 3 for colours.
+            Height and width of a decoded image, and 3 for colours, in [0, 1].
 
         n_grid : int, default=12
             Decoded images along each side.
@@ -235,7 +236,11 @@ class LatentSpaceDisplay(Display):
 
     def _names(self):
         k = self.codes.shape[1]
-        return [f"code unit {j}" for j in range(k)] if self.names is None else list(self.names)
+        if self.names is None:
+            return [f"code unit {j}" for j in range(k)]
+        if len(self.names) != k:
+            raise ValueError(f"names has {len(self.names)} entries, but there are {k} code units.")
+        return list(self.names)
 
     def _plot_scatter(self, ax, scatter_kw):
         self.points_, _, labels = self._plane()
@@ -327,7 +332,11 @@ class LatentSpaceDisplay(Display):
         heat = self.axes_[2]
         self.im_ = heat.imshow(h[order], **options)
         heat.spines[:].set_visible(False)
-        heat.xaxis.get_major_locator().set_params(integer=True)
+        if self.names is None:
+            heat.xaxis.get_major_locator().set_params(integer=True)
+        else:
+            with_names(heat.xaxis, self._names())
+            heat.tick_params(axis="x", rotation=90)
         heat.set(xlabel="code unit", ylabel="row" if self.y is None else "rows in the order of y")
         if self.y is not None and _is_class(self.y):
             _mark_classes(heat, np.asarray(self.y)[order])

@@ -156,7 +156,7 @@ class LossCurveDisplay(Display):
             # The estimator has the colour, the kind of loss the style: several may share the axes.
             options |= {"color": self.lines_[0].get_color(), "linestyle": "--"}
             self.lines_ += ax.plot(epochs, checked, label=f"{prefix}validation", **options)
-            best = int(np.argmin(checked))
+            best = int(np.argmin(np.nan_to_num(checked, nan=np.inf)))  # NaN after a divergence
             (self.best_,) = ax.plot(
                 epochs[best], checked[best], "o", color=options["color"], markersize=7,
                 label=f"{prefix}best, epoch {best + 1}",

@@ -234,12 +234,14 @@ class OutlierDisplay(Display):
             kinds = np.asarray(self.y).astype(str)
         each = {name: scores[kinds == name] for name in np.unique(kinds)}
         finite = scores[np.isfinite(scores)]
-        low, high = min(finite.min(), self.threshold), max(finite.max(), self.threshold)
+        # A stream whose window is not yet full has a threshold of minus infinity.
+        split = self.threshold if np.isfinite(self.threshold) else finite.min()
+        low, high = min(finite.min(), split), max(finite.max(), split)
         if low < _FACTOR * high < 0:  # errors, and some of them huge
-            edges = -np.exp(_edges(np.log(-high), np.log(-low), np.log(-self.threshold)))[::-1]
+            edges = -np.exp(_edges(np.log(-high), np.log(-low), np.log(-split)))[::-1]
             ax.set_xscale("symlog", linthresh=-edges[-1])
         else:
-            edges = _edges(low, high, self.threshold)
+            edges = _edges(low, high, split)
         ax.hist(
             list(each.values()), bins=edges, stacked=True, label=list(each), alpha=0.85,
             color=[f"C{i % 10}" for i in range(len(each))],

@@ -102,7 +102,8 @@ class ReconstructionDisplay(Display):
             of bars.
 
         image_shape : tuple of int, default=None
-            Height and width of an image, and 3 for colours. None shows bars.
+            Height and width of an image, and 3 for colours, in [0, 1] or whole numbers up to 255.
+            None shows bars.
 
         feature_names : list of str, default=None
             For the bars; None is the columns of X, or x0, x1 and so on.
@@ -147,7 +148,8 @@ class ReconstructionDisplay(Display):
             of bars.
 
         image_shape : tuple of int, default=None
-            Height and width of an image, and 3 for colours. None shows bars.
+            Height and width of an image, and 3 for colours, in [0, 1] or whole numbers up to 255.
+            None shows bars.
 
         feature_names : list of str, default=None
             For the bars; None is the columns of X, or x0, x1 and so on.
@@ -182,7 +184,8 @@ class ReconstructionDisplay(Display):
             Where to draw; None makes a figure.
 
         image_shape : tuple of int, default=None
-            Height and width of an image, and 3 for colours. None shows bars.
+            Height and width of an image, and 3 for colours, in [0, 1] or whole numbers up to 255.
+            None shows bars.
 
         im_kw : dict, default=None
             Keywords for matplotlib's `imshow`.
@@ -209,7 +212,7 @@ class ReconstructionDisplay(Display):
         ax = self._axes(ax, sheet_size(2, n, image_shape))
         low, high = np.nanmin(self.X), np.nanmax(self.X)
         if images.ndim == 4:  # colours have their range already
-            images = images.clip(0, 1 if self.X.dtype.kind == "f" else 255)
+            images = images.clip(0, _white(self.X)) / _white(self.X)
         options = {"cmap": GREY, "vmin": low, "vmax": high} | im_kw
         self.images_ = draw_sheet(ax, images, n, **options).reshape(2, n)
         height, width = images.shape[1:3]
@@ -238,6 +241,12 @@ class ReconstructionDisplay(Display):
         if d > 5:
             self.axes_[-1].tick_params(axis="x", rotation=90)
         self.axes_[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+
+
+def _white(X):
+    """The largest value of a colour: 255 where they are whole numbers beyond 1, else 1."""
+    known = X[~np.isnan(X)]
+    return 255 if known.max(initial=0) > 1 and (known % 1 == 0).all() else 1
 
 
 def _which(X, rows, image_shape):

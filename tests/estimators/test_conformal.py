@@ -139,3 +139,12 @@ def test_batches_are_judged_by_the_procedure_of_benjamini_and_hochberg():
         assert (detector.predict_fdr(X, level=level) == -1).sum() == k
     with pytest.raises(ValueError, match="level == 0"):
         detector.predict_fdr(X, level=0)
+
+
+def test_a_batch_that_meets_the_level_exactly_is_flagged(monkeypatch):
+    """17 of 50 rows with p = 34 / 1000: 0.034 * 50 / 17 is 0.1, but not in floating point."""
+    detector, _ = fitted("held_out", 0)
+    p = np.r_[np.full(17, 34 / 1000), np.ones(33)]
+    monkeypatch.setattr(detector, "p_values", lambda X: p)
+    np.testing.assert_array_equal(detector.predict_fdr(None, level=0.1) == -1, p < 1)
+    assert (detector.predict_fdr(None, level=0.0999) == 1).all()

@@ -93,6 +93,17 @@ def test_missing_values_add_nothing_and_are_not_explained(X, holed_as):
     assert fitted.predict(holed)[7] == 1
 
 
+def test_whether_missing_values_are_taken_is_the_fitted_estimators_say(X):
+    holed = X.copy()
+    holed[3, 1] = np.nan
+    fitted = detector(DenoisingAutoencoder(n_components=2, max_iter=3, tol=None)).fit(holed)
+    scores = fitted.score_samples(holed)
+    fitted.set_params(estimator=PCA(2))
+    np.testing.assert_array_equal(fitted.score_samples(holed), scores)
+    with pytest.raises(ValueError, match="NaN"):
+        fitted.fit(holed)
+
+
 def test_an_error_of_its_own_needs_a_share_for_every_feature(X):
     class Rounded(PCA):
         def reconstruction_error(self, X):

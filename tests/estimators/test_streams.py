@@ -133,11 +133,24 @@ def test_weights_are_those_of_the_window(stream):
     w = np.arange(50.0)
     fitted = detector(threshold="held_out", window_size=70).partial_fit(stream[0])
     fitted.partial_fit(stream[1]).partial_fit(stream[2], sample_weight=w)
-    scores, both = fitted.calibration_scores_, np.r_[np.ones(20), w]
-    both /= both[both > 0].mean()
+    scores, both = fitted.calibration_scores_, np.r_[np.ones(21), w[1:]]
+    both /= both.mean()
     s = fitted.score_samples(stream[3])
     expected = [(1 + both[scores <= x].sum()) / (1 + both.sum()) for x in s]
     np.testing.assert_allclose(fitted.p_values(stream[3]), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("threshold", "size"), [("training", 30), ("held_out", 20)])
+def test_rows_of_weight_zero_take_no_place_in_the_window(stream, threshold, size):
+    fitted = detector(threshold=threshold, window_size=30)
+    w = np.repeat([1.0, 0.0], [10, 40])  # more zeros than the window has places
+    for X in stream[:3]:
+        own = fitted.score_samples(X[:10]) if hasattr(fitted, "estimator_") else []
+        fitted.partial_fit(X, sample_weight=w)
+        own = fitted.score_samples(X[:10]) if threshold == "training" else own
+        np.testing.assert_array_equal(fitted.calibration_scores_[-10:], own)
+    assert fitted.calibration_scores_.shape == (size,)
+    assert np.isfinite(fitted.offset_)
 
 
 def test_an_autoencoder_learns_a_stream_as_it_does_alone(stream):
@@ -148,6 +161,13 @@ def test_an_autoencoder_learns_a_stream_as_it_does_alone(stream):
         network.partial_fit(X)
     np.testing.assert_array_equal(fitted.score_samples(X), network.score_samples(X))
     assert fitted.set_threshold(contamination=0.3) is fitted
+
+
+def test_a_stream_goes_on_with_the_estimator_that_it_began_with(stream):
+    fitted = detector(IncrementalPCA(2)).partial_fit(stream[0])
+    fitted.set_params(estimator=PCA(2)).partial_fit(stream[1])
+    assert fitted.estimator_.n_samples_seen_ == 100
+    assert not hasattr(detector(PCA(2)).fit(stream[0]).set_params(estimator=Mean()), "partial_fit")
 
 
 def test_a_refused_batch_changes_nothing(stream):

@@ -97,6 +97,16 @@ def test_scores_of_nan_are_no_evidence():
         assert rule.p_values(np.array([np.nan, -9.0]))[0] == 1
 
 
+@pytest.mark.parametrize("kind", ["training", "held_out"])
+@pytest.mark.parametrize("weight", [0.3, 1e-3])
+def test_equal_weights_of_many_rows_flag_as_no_weights_do(kind, weight):
+    """Their running sums are rounded: by 1e-12 of the sum for 100,000 rows."""
+    scores = np.random.default_rng(0).normal(size=100_000)
+    plain, weighted = (rule_of(kind, scores, w, 0.1) for w in (None, np.full(len(scores), weight)))
+    for level in (0.01, 0.1, 0.2):
+        assert weighted.offset(level) == plain.offset(level)
+
+
 # ---- the tail
 
 
@@ -272,6 +282,15 @@ def test_weights_go_to_training_and_to_calibration(rows):
     new = rows[:50] + 1
     expected = brute_force(plain.calibration_scores_, w, plain.score_samples(new))
     np.testing.assert_allclose(crossed.p_values(new), expected, rtol=1e-12)
+
+
+def test_weights_of_float32_rows_are_summed_in_float64():
+    X = np.random.default_rng(0).normal(size=(20_000, 2)).astype(np.float32)
+    w = np.full(len(X), 0.1, dtype=np.float32)
+    fitted = detector(PCA(1)).fit(X, sample_weight=w)
+    assert (fitted.predict(X) == -1).sum() == 2000
+    fitted.set_threshold(contamination=0.01)
+    assert (fitted.predict(X) == -1).sum() == 200
 
 
 @pytest.mark.parametrize("threshold", ["held_out", "cross_fitted"])

@@ -135,6 +135,11 @@ def test_loss_curves_show_every_epoch_and_the_best_one():
     assert texts[2] == f"Autoencoder, best, epoch {best + 1}"
 
 
+def test_the_best_epoch_is_one_with_a_loss():
+    display = LossCurveDisplay.from_predictions([3.0, 2.0, 9.0], [3.0, 2.5, np.nan])
+    assert display.best_.get_xydata().tolist() == [[2, 2.5]]
+
+
 def test_curves_of_several_estimators_share_axes_in_colours_of_their_own(ae):
     first = LossCurveDisplay.from_estimator(ae)
     second = LossCurveDisplay.from_estimator(ae, ax=first.ax_, name="again")
@@ -226,6 +231,15 @@ def test_colours_are_kept_within_their_range():
     display = ReconstructionDisplay.from_predictions(rows, rows + 0.5, image_shape=(2, 2, 3))
     np.testing.assert_array_equal(display.images_[0, 1].get_array(), rows[1].reshape(2, 2, 3))
     assert display.images_[1, 1].get_array().max() == 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_colours_of_whole_numbers_are_white_at_255(dtype):
+    rows = rng.integers(0, 256, size=(4, 12)).astype(dtype)
+    display = ReconstructionDisplay.from_predictions(rows, rows + 0.25, image_shape=(2, 2, 3))
+    expected = rows.reshape(-1, 2, 2, 3) / 255
+    np.testing.assert_allclose(shown(display.images_[0]), expected)
+    np.testing.assert_allclose(shown(display.images_[1]), expected.clip(0, 1), atol=0.25 / 255)
 
 
 # ---- features
@@ -332,6 +346,17 @@ def test_activations_are_in_the_order_of_y_under_their_means():
     assert display.im_.get_clim() == (0, codes.max())
 
 
+def test_units_have_the_names_given():
+    codes = quick(3).fit(X).transform(X)
+    display = LatentSpaceDisplay.from_predictions(codes, kind="activations", names=list("uvw"))
+    assert labels(display.axes_[2].xaxis) == list("uvw")
+    plane = LatentSpaceDisplay.from_predictions(codes[:, :2], names=list("uv"))
+    assert (plane.ax_.get_xlabel(), plane.ax_.get_ylabel()) == ("u", "v")
+    for kind in ("activations", "scatter"):
+        with pytest.raises(ValueError, match="names has 3 entries, but there are 2 code units"):
+            LatentSpaceDisplay.from_predictions(codes[:, :2], names=list("uvw"), kind=kind)
+
+
 def test_signed_activations_have_white_at_zero():
     ae = quick(activation="tanh").fit(X)
     display = LatentSpaceDisplay.from_estimator(ae, X, kind="activations")
@@ -372,6 +397,16 @@ def test_bars_are_split_at_the_threshold(detector, of):
     assert f"{flagged / len(rows):.1%} below" in display.line_.get_label()
     expected = "symlog" if of == "huge errors" else "linear"
     assert of == "detector" or display.axes_[0].get_xscale() == expected
+
+
+def test_a_threshold_that_nothing_is_below_leaves_the_scores(recwarn):
+    """That of a stream whose window is not yet full."""
+    for scores in (np.linspace(-1, 0, 50), -np.geomspace(1, 1e4, 50)):
+        display = OutlierDisplay.from_predictions(scores, -np.inf)
+        assert sum(bar.get_height() for bar in display.ax_.patches) == 50
+        assert "0.0% below" in display.line_.get_label()
+        display.figure_.canvas.draw()
+    assert [str(w.message) for w in recwarn] == []
 
 
 def test_the_worst_rows_show_the_shares_of_their_features(detector):
