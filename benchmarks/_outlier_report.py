@@ -129,8 +129,7 @@ def markdown(
         sets = common_sets(rows, mode, here)
         if not sets:
             continue
-        seeds = len({key.split("/")[2] for key in rows if key.startswith(f"{mode}/")})
-        text += [f"## {title}", f"{len(sets)} sets, {seeds} seeds."]
+        text += [f"## {title}", f"{len(sets)} sets; {_seeds(rows, mode)}."]
         text.append(comparison(rows, mode, here, sets))
         variants = [name for name in here if name.startswith("skae")]
         if len(variants) > 1 and "kNN" in here:
@@ -141,3 +140,16 @@ def markdown(
             text.append(f"Published means of AUROC on these sets (all their rows): {means}.")
         text.append(by_set(rows, mode, here, sets))
     return "\n\n".join(text)
+
+
+def _seeds(rows: dict[str, dict[str, float]], mode: str) -> str:
+    """How many seeds each detector has: "3 seeds (LOF, PCA: 1)"."""
+    seeds: dict[str, set[str]] = {}
+    for key in rows:
+        of_mode, _, seed, detector = key.split("/")
+        if of_mode == mode:
+            seeds.setdefault(detector, set()).add(seed)
+    most = max(map(len, seeds.values()))
+    fewer = {n: [d for d in seeds if len(seeds[d]) == n] for n in range(1, most)}
+    said = "; ".join(f"{', '.join(names)}: {n}" for n, names in fewer.items() if names)
+    return f"{most} seeds" + (f" ({said})" if said else "")
