@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -225,7 +226,7 @@ class Evidence(GaussianCode):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampledBound(GaussianCode):
+class SampledBound(GaussianCode, ABC):
     """The negative importance-weighted bound, -log (1 / S) sum_s p(x, z_s) / q(z_s | x).
 
     `latent` gives S rows for each one of h, next to each other. What the model has beside the
@@ -288,9 +289,9 @@ class SampledBound(GaussianCode):
             "elements", lambda: self.loss.elements(out.x.unsqueeze(-2), self._of_rows(out.raw))
         )
 
+    @abstractmethod
     def _log_ratio(self, out: Forward, h: Tensor) -> Tensor:
         """log p(z) / q(z | x) of every sample, of shape (..., n, S)."""
-        raise NotImplementedError
 
     def _energies(self, out):
         rows, share = self._row_share(out), self._importance(out)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import inspect
 import pickle
 import pkgutil
 import re
@@ -53,6 +54,7 @@ def package_objectives():
     while new:
         new = [cls for parent in new for cls in parent.__subclasses__() if cls not in found]
         found.update(new)
+    found = {cls for cls in found if not inspect.isabstract(cls)}
     ours = (cls for cls in found if cls.__module__.partition(".")[0] == "skae")
     return sorted(ours, key=lambda cls: cls.__qualname__)
 
