@@ -19,6 +19,8 @@ STATEMENTS = {
     # What an estimator of any package needs; `import sklearn` loads most of it already.
     "and what estimators need": "import torch, sklearn.base, sklearn.utils.validation, "
     "sklearn.utils.metaestimators",
+    # Part of every estimator; it imports rich, where that is installed.
+    "and scikit-learn's callbacks": "import torch, sklearn.callback",
     "one estimator": "from skae import Autoencoder",
     "every public name": "from skae import *",
 }
