@@ -100,14 +100,16 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         their mid-ranks.
 
     bandwidth : float or sequence of float, default=(0.4, 0.7, 1.1, 1.7)
-        Of pairs of kernel denoisers, in turn, in standard deviations of a feature.
+        Of pairs of kernel denoisers, in turn, in standard deviations of a feature (under
+        ``scale=None``, in the units of X; of ranks, in root mean square deviations of X).
 
     n_prototypes : int, default=1024
         Sample rows that a kernel denoiser stores, at most, drawn at random.
 
     max_features : float, default=1.0
         Share in (0, 1] of the features that a member sees, drawn at random so that all are seen
-        equally often, and rounded up.
+        equally often, and rounded up: to as many as let the networks together, and the kernel
+        denoisers together, see every feature.
 
     max_samples : int or float, default=None
         Rows, or the share of the rows, that each member is made from, drawn at random. None is
@@ -266,7 +268,8 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
             source = source.subset(torch.from_numpy(places))
         counts = None if weight is None else torch.from_numpy(weight[places])
         w = None if counts is None else counts / counts.mean()
-        scaling = scaling_of(source, w, self.scale == "standard")
+        standard = scaling_of(source, w)
+        scaling = standard.in_units_of_X() if self.scale is None else standard
         empty = scaling.center.isnan().nonzero()
         if len(empty):
             names = ", ".join(feature_label(self, int(i)) for i in empty)
@@ -274,7 +277,7 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
                 f"There is nothing to learn from {names}: no row (of positive weight) has a value. "
                 "Drop such columns."
             )
-        return Sample(source, w, counts, places, scaling)
+        return Sample(source, w, counts, places, standard, scaling)
 
     def _networks(
         self, sample: Sample, levels: list[float], columns: Tensor, n_rows: int,
@@ -308,7 +311,8 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
             index = torch.from_numpy(rows)
             prototypes = view.within(view.forward(source.take(index)))[:, own]
             weight = None if sample.counts is None else sample.counts[index]
-            members.append(Member(KernelDenoiser(prototypes, tau, weight), at, own, rows))
+            own_tau = tau / sample.unit if at else tau
+            members.append(Member(KernelDenoiser(prototypes, own_tau, weight), at, own, rows))
         return members
 
     def _n_rows(self, n: int, few: int | None = None) -> int:
@@ -328,7 +332,8 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         if self.novelty:
             return self._scores_by(model, X)
         errors = in_parts(as_source(X), model.log_errors, model.widest)
-        return -np.nanmean(out_of_bag(errors, [member.rows for member in model.members]), 1)
+        errors = out_of_bag(errors, [member.rows for member in model.members])
+        return -torch.from_numpy(errors).nanmean(1).numpy()  # without a warning of empty rows
 
     def _cells_by(self, model: Ensemble, X: Any) -> np.ndarray:
         return in_parts(as_source(X), model.cells, model.widest)
