@@ -44,12 +44,11 @@ _FEW_ROWS, _FEWEST_ROWS, _FIRST_MEMBERS = 64, 32, 32
 class AutoencoderOutlierDetector(BaseOutlierDetector):
     r"""Flag the rows that an ensemble of denoisers, networks and kernels, reconstructs badly.
 
-    A ready-made detector for tables of numbers. By default a third of its members are small
-    networks, two thirds kernel denoisers. The networks have no bottleneck: what keeps them from
-    copying a row is the noise on their input, N(0, noise_level^2), which they are trained to take
-    off. Rows like those of training come back almost unchanged. With e_k the mean
-    squared error of member k over the features that it sees, and m_k its median over the training
-    rows, the score is
+    A ready-made detector for tables of numbers. By default half of its members are small networks,
+    half kernel denoisers. The networks have no bottleneck: what keeps them from copying a row is
+    the noise on their input, N(0, noise_level^2), which they are trained to take off. Rows like
+    those of training come back almost unchanged. With e_k the mean squared error of member k over
+    the features that it sees, and m_k its median over the training rows, the score is
 
     .. math::
         s(x) = -\frac{1}{K} \sum_{k=1}^{K} \log \frac{e_k(x)}{m_k}
@@ -94,16 +93,16 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
     learning_rate_init : float, default=0.002
         Adam's step size at the start; it falls linearly to zero.
 
-    n_kernel_denoisers : int, default=8
+    n_kernel_denoisers : int, default=4
         Number of kernel denoisers among the members. The first, third, ... see the features as the
         networks do, the others by their ranks: as normal scores, the standard normal quantiles of
         their mid-ranks.
 
-    bandwidth : float or sequence of float, default=(0.4, 0.7, 1.1, 1.7)
-        Of pairs of kernel denoisers, in turn, in standard deviations of a feature (under
+    bandwidth : float or sequence of float, default=0.4
+        Of all kernel denoisers, or of pairs of them in turn, in standard deviations of a feature (under
         ``scale=None``, in the units of X; of ranks, in root mean square deviations of X).
 
-    n_prototypes : int, default=1024
+    n_prototypes : int, default=2048
         Sample rows that a kernel denoiser stores, at most, drawn at random.
 
     max_features : float, default=1.0
@@ -159,9 +158,9 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
     n_steps: int = 500
     batch_size: int = 128
     learning_rate_init: float = 2e-3
-    n_kernel_denoisers: int = 8
-    bandwidth: Any = (0.4, 0.7, 1.1, 1.7)
-    n_prototypes: int = 1024
+    n_kernel_denoisers: int = 4
+    bandwidth: Any = 0.4
+    n_prototypes: int = 2048
     max_features: float = 1.0
     max_samples: Any = None
     novelty: bool = True
