@@ -184,13 +184,13 @@ CLUSTERED: dict[str, Any] = {"discriminator_noise": 0.2, "input_dropout": 0.2}
 LABELLED: dict[str, Any] = {"n_clusters": "classes", "unlabeled": -1}
 LABELLED_STYLE, PIXEL_NOISE = 10, 0.5
 CLUSTER_ROWS = [
-    Categories("16 clusters", "9.55 (2.05)", 30, 16),
-    Categories("30 clusters", "4.10 (1.13)", 30, 30),
+    Categories("16 clusters", "9.55 (2.05)", 40, 16),
+    Categories("30 clusters", "4.10 (1.13)", 40, 30),
 ]
 LABEL_ROWS = [
-    Categories("100 labels", "1.90 (0.10)", 28, 100),
-    Categories("1,000 labels", "1.60 (0.08)", 28, 1_000),
-    Categories("all labels", "0.85 (0.02)", 28, None),
+    Categories("100 labels", "1.90 (0.10)", 32, 100),
+    Categories("1,000 labels", "1.60 (0.08)", 32, 1_000),
+    Categories("all labels", "0.85 (0.02)", 32, None),
 ]
 CLUSTER_HEADER = ["clusters", "test error %", "paper %", "by majority %", "validation error %",
                   "used", "epochs", "CPU s"]  # fmt: skip
