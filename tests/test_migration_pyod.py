@@ -70,6 +70,14 @@ def test_where_the_share_is_no_whole_number_pyod_flags_one_more(both, n, contami
     assert (theirs.labels_ >= labels(detector, X[:n])).all()
 
 
+@pytest.mark.parametrize(("n", "contamination"), [(101, 0.1), (196, 0.2)])
+def test_where_the_fraction_is_small_pyod_rounds_down_too(both, n, contamination):
+    X, _ = both
+    detector = ours(X, PCA(3), contamination, n)
+    theirs = InPyODsArithmetic(distances(detector, X[:n]), contamination)
+    np.testing.assert_array_equal(theirs.labels_, labels(detector, X[:n]))
+
+
 @pytest.mark.parametrize("contamination", [0.05, 0.1, 0.333])
 def test_decisions_on_new_rows_differ_only_between_two_training_scores(both, contamination):
     X, new = both

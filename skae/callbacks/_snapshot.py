@@ -67,8 +67,9 @@ class Snapshot(WatchingCallback):
 
     Notes
     -----
-    It keeps the snapshots of one fit. Clones, as searches and stacks make them, share the callback
-    and its path: set it on the estimator that you fit.
+    It keeps the snapshots of one fit: one that goes on, under ``warm_start=True``, has a best epoch
+    of its own, whose snapshot takes the place of the last fit's. Clones, as searches and stacks
+    make them, share the callback and its path: set it on the estimator that you fit.
 
     Examples
     --------

@@ -139,8 +139,9 @@ class WatchingCallback:
         if context.parent is None and not watch.epochs:
             name = type(self).__name__
             warn_caller(
-                f"{name} was told of no epochs while {type(estimator).__name__} was fitted. Set it "
-                "on the estimator that trains, such as the last step of a pipeline."
+                f"{name} was told of no epochs while {type(estimator).__name__} was fitted, which "
+                "does not report any. Set it on the estimator that trains, such as the last step "
+                "of a pipeline, if there is one."
             )
         return False
 

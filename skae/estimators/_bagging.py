@@ -22,7 +22,7 @@ class Sample(NamedTuple):
 
     source: Source
     weight: Tensor | None  # (n,) of mean 1
-    counts: Tensor | None  # (n,) the same as they were given
+    copies: Tensor | None  # (n,) how many rows each stands for; None: one
     places: np.ndarray  # (n,) in X
     standard: Scaling  # to variance 1
     scaling: Scaling  # what the members see: the same, or X as it is
@@ -35,15 +35,24 @@ class Sample(NamedTuple):
     def take(self, index: np.ndarray) -> Sample:
         """Some of these rows; the scalings stay."""
         rows = torch.from_numpy(index)
-        weight, counts = (w if w is None else w[rows] for w in (self.weight, self.counts))
+        weight, copies = (w if w is None else w[rows] for w in (self.weight, self.copies))
         return self._replace(
-            source=self.source.subset(rows), weight=weight, counts=counts, places=self.places[index]
+            source=self.source.subset(rows), weight=weight, copies=copies, places=self.places[index]
         )
 
 
 def as_source(X: Any) -> Source:
     """Validated rows in float64: in float32 a score differs by 1e-7 between batch sizes."""
     return (SparseSource if hasattr(X, "toarray") else ArraySource)(X, torch.float64)
+
+
+def copies_of(weight: np.ndarray) -> Tensor | None:
+    """How many rows each one stands for, if all weights are multiples of the smallest."""
+    multiples = weight / weight.min()
+    copies = np.rint(multiples)
+    if not np.allclose(multiples, copies, rtol=1e-6, atol=0):
+        return None
+    return torch.from_numpy(copies)
 
 
 def has_value(source: Source) -> np.ndarray:
@@ -96,6 +105,18 @@ def known_of(sample: Sample, rows: Tensor, columns: Tensor, dtype: torch.dtype) 
     observed = torch.cat([~x.isnan() for _, x in sample.source.chunks()])
     own = observed[rows].take_along_dim(columns.unsqueeze(1), -1)
     return Rows(weight=known.weight, observed=own)
+
+
+def left_out_of_last(rows: Sequence[np.ndarray], n: int) -> np.ndarray:
+    """The last member's rows of n, less those that all see, while there are others to take."""
+    seen = np.zeros((len(rows), n), dtype=bool)
+    for k, own in enumerate(rows):
+        seen[k, own] = True
+    last, by_others = rows[-1].copy(), np.logical_and.reduce(seen[:-1])
+    free = np.flatnonzero(~seen[-1] & ~by_others)
+    wrong = np.flatnonzero(by_others[last])[: len(free)]
+    last[wrong] = free[: len(wrong)]
+    return last
 
 
 def out_of_bag(errors: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -80,14 +80,16 @@ def _cross_fitted(detector: Any, X: Any, weight: np.ndarray | None) -> Calibrate
     """
     seeds = detector._seeds()
     # By a copy: the model of all rows is then that of threshold="training".
+    of_model = copy.deepcopy(seeds)
     folds = _folds(detector, X.shape[0], copy.deepcopy(seeds))
+    of_folds = np.random.RandomState(seeds.randint(2**31 - 1))
     tasks = Subtasks(detector, X, 1 + len(folds))
-    model = detector._fit_model(X, weight, seeds, tasks)
     scores = []
     for kept, held in folds:
         fold_weight = _weight_of(kept, weight, "train a fold on")
-        without = detector._fit_model(X[kept], fold_weight, seeds, tasks)
+        without = detector._fit_model(X[kept], fold_weight, of_folds, tasks)
         scores.append(detector._scores_by(without, X[held]))
+    model = detector._fit_model(X, weight, of_model, tasks)  # last, as callbacks keep the last fit
     tasks.finish()
     tested = np.concatenate([held for _, held in folds])
     order = np.argsort(tested)

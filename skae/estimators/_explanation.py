@@ -81,8 +81,7 @@ class ExplainsRows:
         score, X_hat = self._shares_of_error(X), self._reconstructions_by(self.estimator_, X)
         ranked = np.where(np.isnan(value), -np.inf, score)  # what is missing comes last
         top = np.argsort(-ranked, axis=1, kind="stable")[:, :n_features]
-        total = np.abs(score).sum(1, keepdims=True)
-        share = np.divide(score, total, out=np.zeros_like(score), where=total > 0)
+        share = _shares(score)
         labels = np.arange(len(top)) if labels is None else labels
         columns = {"value": value, "reconstruction": X_hat, "score": score, "share": share}
         names = _check_feature_names_in(self)
@@ -92,3 +91,11 @@ class ExplainsRows:
             | {name: np.take_along_axis(cells, top, 1).ravel() for name, cells in columns.items()}
         )
         return why[why["value"].notna()].reset_index(drop=True)
+
+
+def _shares(score: np.ndarray) -> np.ndarray:
+    """Of each row's sum of absolute scores; infinite ones share it where there are any."""
+    infinite = np.isinf(score)
+    size = np.where(infinite.any(1, keepdims=True), infinite * np.sign(score), score)
+    total = np.nansum(np.abs(size), axis=1, keepdims=True)
+    return np.divide(size, total, out=np.zeros_like(score), where=total > 0)

@@ -22,12 +22,13 @@ class KernelDenoiser(NamedTuple):
     substance a method of neighbours.
 
     A row that is stored itself is left out, once, as a neighbour of itself would be: training rows
-    are then no better off than new ones.
+    are then no better off than new ones. Of one that stands for several, a copy is left out.
     """
 
     prototypes: Tensor  # (k, d)
     tau: float
-    weight: Tensor | None = None  # (k,) how often each was there
+    weight: Tensor | None = None  # (k,) what each counts, relative to others
+    copies: Tensor | None = None  # (k,) how many rows each stands for; None: one
 
     def __call__(self, x: Tensor) -> Tensor:
         """Reconstructions of rows of shape (n, d)."""
@@ -37,7 +38,7 @@ class KernelDenoiser(NamedTuple):
         logits = near / self.tau**2
         if self.weight is not None:
             logits += self.weight.log()
-        edge = half_square - _EXACT * (1 + half_square)
+        edge = half_square - _EXACT * (self.tau**2 + half_square)
         itself = near.amax(-1) >= edge.squeeze(-1)
         if itself.any():
             logits[itself] = self._left_out(logits[itself], near[itself] >= edge[itself])
@@ -45,7 +46,6 @@ class KernelDenoiser(NamedTuple):
 
     def _left_out(self, logits: Tensor, same: Tensor) -> Tensor:
         """Without one of the rows that are the same as x, if that leaves any row."""
-        count = same if self.weight is None else same * self.weight
-        count = count.sum(-1, keepdim=True)
+        count = (same if self.copies is None else same * self.copies).sum(-1, keepdim=True)
         others = torch.where(same, logits + (1 - 1 / count).clamp(min=0).log(), logits)
         return torch.where(others.amax(-1, keepdim=True) > -torch.inf, others, logits)

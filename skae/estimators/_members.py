@@ -20,7 +20,7 @@ from skae.networks import Dense, Network
 from skae.objective import Objective, Rows, stack
 
 _CELLS = 2**21  # of the widest layer, scored at a time
-_EXACT = 1e-12  # in units of variance: a smaller error is rounding
+_EXACT = 1e-12  # in variances of a feature: a smaller error is rounding
 
 
 class Member(NamedTuple):
@@ -58,8 +58,9 @@ class Ensemble:
     of all.
     """
 
-    def __init__(self, views: Sequence[View], members: Sequence[Member]):
+    def __init__(self, views: Sequence[View], members: Sequence[Member], units: Sequence[float]):
         self.views, self.members = list(views), list(members)
+        self.exact = [_EXACT * unit**2 for unit in units]  # of every view
         self.log_medians = torch.zeros(len(self.members), dtype=torch.float64)
 
     @property
@@ -82,8 +83,12 @@ class Ensemble:
 
     def log_errors(self, X: Tensor) -> Tensor:
         """log(e_k / m_k) of all members, (n, n_members); NaN where a member sees no value."""
-        logs = [_log(squares.nanmean(-1)) for squares in self.squares(X)]
+        both = zip(self.members, self.squares(X), strict=True)
+        logs = [self._log(member, squares) for member, squares in both]
         return torch.stack(logs, -1) - self.log_medians
+
+    def _log(self, member: Member, squares: Tensor) -> Tensor:
+        return torch.log(squares.nanmean(-1) + self.exact[member.view])
 
     def scores(self, X: Tensor) -> Tensor:
         """Scores of shape (n,)."""
@@ -96,9 +101,10 @@ class Ensemble:
         """
         share, logs = torch.zeros_like(X), []
         for member, squares in zip(self.members, self.squares(X), strict=True):
-            logs.append(_log(squares.nanmean(-1)))
-            squares = squares.nan_to_num(nan=0.0) + _EXACT * squares.isfinite()
-            own = squares / squares.sum(-1, keepdim=True).clamp(min=_EXACT)
+            logs.append(self._log(member, squares))
+            exact = self.exact[member.view]
+            squares = squares.nan_to_num(nan=0.0) + exact * squares.isfinite()
+            own = squares / squares.sum(-1, keepdim=True).clamp(min=exact)
             share.index_add_(-1, member.columns, own)
         share /= share.sum(-1, keepdim=True)
         mean = (torch.stack(logs, -1) - self.log_medians).nanmean(-1, keepdim=True)
@@ -117,10 +123,6 @@ class Ensemble:
             total[:, member.columns] += made[:, member.columns]
             count[member.columns] += 1
         return total / count
-
-
-def _log(e: Tensor) -> Tensor:
-    return torch.log(e + _EXACT)
 
 
 def in_parts(source: Source, function: Callable[[Tensor], Tensor], widest: int) -> np.ndarray:

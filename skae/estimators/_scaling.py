@@ -125,7 +125,7 @@ def scaling_of(source: Source, weight: Tensor | None) -> Scaling:
     low = torch.full((source.d,), torch.inf, dtype=torch.float64)
     high, has_missing = -low, False
     for part, x in source.chunks():
-        with np.errstate(invalid="ignore"):  # 0 / 0 of a feature without any value
+        with np.errstate(invalid="ignore", over="ignore"):  # 0 / 0 of one without any value
             scaler.partial_fit(
                 x.numpy(), sample_weight=None if weight is None else weight[part].numpy()
             )
@@ -133,6 +133,12 @@ def scaling_of(source: Source, weight: Tensor | None) -> Scaling:
         low = torch.minimum(low, x.nan_to_num(nan=torch.inf).amin(0))
         high = torch.maximum(high, x.nan_to_num(nan=-torch.inf).amax(0))
     center, scale = torch.from_numpy(scaler.mean_), torch.from_numpy(scaler.scale_)
+    unbounded = ~np.isfinite(scaler.var_) & ~np.isnan(scaler.mean_)
+    too_large = np.flatnonzero(unbounded | np.isinf(scaler.mean_))
+    if len(too_large):
+        raise ValueError(
+            f"Feature {int(too_large[0])} is too large for its variance to be a number. Scale X."
+        )
     varies = torch.from_numpy(np.sqrt(scaler.var_) == scaler.scale_)
     low, high = ((bound - center) / scale for bound in (low, high))
     low, high = (bound.where(varies, 0.0) for bound in (low, high))

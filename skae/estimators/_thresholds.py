@@ -106,8 +106,10 @@ class ParetoTail(Conformal):
 
         p = zeta (1 + xi y / sigma)^(-1 / xi),
 
-    zeta the conformal p-value at the edge, and xi, sigma those of greatest likelihood for the rows
-    below it; above the edge p is conformal. Siffer, Fouque, Termier and Largouet, "Anomaly
+    zeta the conformal p-value of the lowest row above it, and xi >= 0, sigma those of greatest
+    likelihood for the rows below; above the edge p is conformal. A negative xi, which would end the
+    tail near the lowest row there is, is taken for 0: of few rows it is noise mostly, and p = 0 a
+    claim of certainty. Siffer, Fouque, Termier and Largouet, "Anomaly
     detection in streams with extreme value theory", KDD (2017), equation 1, has it for errors.
     Rows in the tail count alike, whatever they weigh.
     """
@@ -130,8 +132,7 @@ class ParetoTail(Conformal):
         if n_in < FEWEST_IN_TAIL:
             return rule
         edge = rule.scores[n_in]
-        excess = edge - rule.scores[:n_in]
-        shape, scale = _pareto_of(excess[excess > 0])
+        shape, scale = _pareto_of(edge - rule.scores[:n_in])
         share = (1 + rule.below[n_in - 1]) / (1 + rule.total)
         return dataclasses.replace(
             rule, edge=float(edge), share=float(share), shape=shape, scale=scale
@@ -139,9 +140,10 @@ class ParetoTail(Conformal):
 
     @property
     def n_in_tail(self) -> int:
-        """How many rows have a share `tail_fraction` of the weight at most."""
+        """How many rows lie below the edge, with a share `tail_fraction` of the weight at most."""
         room = self.tail_fraction * self.total * (1 + EXACT)
-        return int(np.searchsorted(self.below, room, side="right"))
+        edge = self.scores[: int(np.searchsorted(self.below, room, side="right")) + 1][-1:]
+        return int(np.searchsorted(self.scores, edge, side="left").sum())
 
     def _distribution(self) -> Any:
         from scipy.stats import genpareto
@@ -150,7 +152,7 @@ class ParetoTail(Conformal):
 
     def p_values(self, scores: np.ndarray) -> np.ndarray:
         p, beyond = super().p_values(scores), scores < self.edge
-        # A tail may end, and a p-value of 0 would be a claim of certainty.
+        # Far enough out a tail is 0 in floats, which would be a claim of certainty.
         tail = self.share * self._distribution().sf(self.edge - scores[beyond])
         p[beyond] = np.maximum(tail, np.finfo(float).tiny)
         return p
@@ -165,11 +167,9 @@ def _pareto_of(excess: np.ndarray) -> tuple[float, float]:
     """Shape and scale of the generalized Pareto distribution of greatest likelihood."""
     from scipy.stats import genpareto
 
-    if not len(excess):  # of scores that are all equal
-        return 0.0, float(np.finfo(float).tiny)
     unit = excess.mean()  # the fit starts at a scale near 1
     shape, _, scale = genpareto.fit(excess / unit, floc=0)
-    return float(shape), float(scale * unit)
+    return (float(shape), float(scale * unit)) if shape > 0 else (0.0, float(unit))
 
 
 RULES: dict[str, type[Conformal]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,15 +13,18 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from skae._engine.batches import Scaled
+from skae._warnings import warn_caller
 from skae.activations import ACTIVATIONS
 from skae.estimators._bagging import (
     Sample,
     as_source,
+    copies_of,
     draw_columns,
     draw_rows,
     has_value,
     in_turn,
     known_of,
+    left_out_of_last,
     medians,
     out_of_bag,
     ranked,
@@ -64,6 +68,11 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
     **What leaves the training rows' range** is shown to the members at the end of the range, and
     counts with its whole distance. A feature that was constant in training has no scale, and a row
     in which it moves has an error of 10 standard deviations at most.
+
+    **Thresholds.** Networks know the rows that they were trained on. With ``threshold="training"``,
+    scikit-learn's convention, that flags exactly a share `contamination` of the training rows, far
+    more of new normal rows are flagged where rows are few: half of them at 10 % with 199 rows of
+    ten features. For judging new rows set ``threshold="held_out"`` or "cross_fitted".
 
     **Mixed tables.** Put a `ColumnTransformer` in front, whose output is all numbers. **Missing
     values** (NaN) enter as their feature's training mean and do not count.
@@ -223,7 +232,15 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
             return self._ensemble(sample, levels, taus, self._n_rows(len(sample.places)), seeds)
         sample = self._trimmed(sample, X, seeds)
         few = self._n_rows(len(sample.places), _FEW_ROWS)
-        return self._ensemble(sample, levels, taus, few, seeds)
+        model = self._ensemble(sample, levels, taus, few, seeds)
+        known = functools.reduce(np.intersect1d, [member.rows for member in model.members])
+        if len(known):
+            warn_caller(
+                f"All members were made from {len(known)} of the rows, which are scored by members "
+                "that know them and so look more normal than others. Lower max_samples, or have "
+                "more members (n_estimators, n_kernel_denoisers)."
+            )
+        return model
 
     def _trimmed(self, sample: Sample, X: Any, seeds: Any) -> Sample:
         """The rows without those that kernel denoisers of a few others reconstruct worst."""
@@ -244,10 +261,11 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         )
         members = []
         if levels:
-            members += self._networks(sample, levels, of_networks, n_rows, own, seeds)
+            members += self._networks(sample, levels, of_networks, n_rows, own, seeds, not taus)
         views = [sample.scaling, ranked(sample, seeds)] if len(taus) > 1 else [sample.scaling]
-        members += self._kernels(sample, taus, of_kernels, views, n_rows, seeds)
-        model = Ensemble(views, members)
+        before = [member.rows for member in members]
+        members += self._kernels(sample, taus, of_kernels, views, n_rows, seeds, before)
+        model = Ensemble(views, members, (sample.unit, 1.0))
         errors = in_parts(sample.source, model.log_errors, model.widest)
         if not self.novelty:
             errors = out_of_bag(errors, [member.rows for member in members])
@@ -265,8 +283,10 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
             raise ValueError("No row of positive weight has a value: all that X holds is missing.")
         if len(places) < source.n:
             source = source.subset(torch.from_numpy(places))
-        counts = None if weight is None else torch.from_numpy(weight[places])
-        w = None if counts is None else counts / counts.mean()
+        w = copies = None
+        if weight is not None:
+            own = weight[places]
+            w, copies = torch.from_numpy(own / own.mean()), copies_of(own)
         standard = scaling_of(source, w)
         scaling = standard.in_units_of_X() if self.scale is None else standard
         empty = scaling.center.isnan().nonzero()
@@ -276,14 +296,17 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
                 f"There is nothing to learn from {names}: no row (of positive weight) has a value. "
                 "Drop such columns."
             )
-        return Sample(source, w, counts, places, standard, scaling)
+        return Sample(source, w, copies, places, standard, scaling)
 
     def _networks(
         self, sample: Sample, levels: list[float], columns: Tensor, n_rows: int,
-        own: list[int], seeds: Any,
+        own: list[int], seeds: Any, are_all: bool,
     ) -> list[Member]:  # fmt: skip
         most = min(n_rows, self.n_steps * self.batch_size)  # no step would see more
-        rows = torch.from_numpy(np.stack([draw_rows(sample.source.n, most, seeds) for _ in own]))
+        each = [draw_rows(sample.source.n, most, seeds) for _ in own]
+        if are_all and not self.novelty:
+            each[-1] = left_out_of_last(each, sample.source.n)
+        rows = torch.from_numpy(np.stack(each))
         design = Design(
             layer_sizes(self.hidden_layer_sizes), self.activation, int(self.n_steps),
             min(int(self.batch_size), most), float(self.learning_rate_init),
@@ -299,19 +322,23 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
 
     def _kernels(
         self, sample: Sample, taus: list[float], columns: Tensor, views: list[View],
-        n_rows: int, seeds: Any,
+        n_rows: int, seeds: Any, before: list[np.ndarray],
     ) -> list[Member]:  # fmt: skip
-        """Kernel denoisers, which take the views in turn."""
+        """Kernel denoisers, which take the views in turn; `before`, other members' rows."""
         source, members = sample.source, []
         most = min(n_rows, int(self.n_prototypes))
+        each = [draw_rows(source.n, most, seeds) for _ in taus]
+        if each and not self.novelty:
+            each[-1] = left_out_of_last([*before, *each], source.n)
         for k, (tau, own) in enumerate(zip(taus, columns, strict=True)):
             at, view = k % len(views), views[k % len(views)]
-            rows = np.sort(draw_rows(source.n, most, seeds))
+            rows = np.sort(each[k])
             index = torch.from_numpy(rows)
             prototypes = view.within(view.forward(source.take(index)))[:, own]
-            weight = None if sample.counts is None else sample.counts[index]
+            weight, copies = (w if w is None else w[index] for w in (sample.weight, sample.copies))
             own_tau = tau / sample.unit if at else tau
-            members.append(Member(KernelDenoiser(prototypes, own_tau, weight), at, own, rows))
+            denoiser = KernelDenoiser(prototypes, own_tau, weight, copies)
+            members.append(Member(denoiser, at, own, rows))
         return members
 
     def _n_rows(self, n: int, few: int | None = None) -> int:
@@ -357,13 +384,15 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         Returns
         -------
         label : ndarray of shape (n_samples,)
-            +1 for normal rows, -1 for outliers: under ``novelty=False`` by members that have not
-            seen the row, else as `predict` has it.
+            +1 for normal rows, -1 for outliers. Under ``novelty=False`` each row is judged by its
+            score in `calibration_scores_`, of members that have not seen it, where every row has
+            one (``threshold="training"`` or "cross_fitted"); else it is as `predict` has it, which
+            asks all members.
         """
         if self.novelty:
             return super().fit_predict(X, y, **kwargs)
         self.fit(X, y, **kwargs)
-        if self._source != "training":
+        if self._source == "held_out" or len(self.calibration_scores_) != X.shape[0]:
             return self.predict(X)
         return np.where(self.calibration_scores_ < self.offset_, -1, 1)
 

@@ -129,7 +129,7 @@ class ReconstructionOutlierDetector(BaseOutlierDetector):
         return new
 
     def _fit_model(self, X: Any, weight: np.ndarray | None, seeds: Any, tasks: Any) -> Any:
-        new = self._new(seeds)
+        new, self._dtype = self._new(seeds), X.dtype
         return tasks.fit("fit-estimator", new, self._named(X), **_options(new, weight))
 
     @available_if(_streams)
@@ -168,6 +168,7 @@ class ReconstructionOutlierDetector(BaseOutlierDetector):
             sample_weight = checked_weight(sample_weight, X)
         source = source_of(self)
         model = self._new(self._seeds()) if is_first else self.estimator_
+        self._dtype = getattr(self, "_dtype", X.dtype)
         scores = None if is_first or source == "training" else self._scores_by(model, X)
         model.partial_fit(self._named(X), **_options(model, sample_weight))
         self.estimator_ = model
@@ -226,7 +227,11 @@ class ReconstructionOutlierDetector(BaseOutlierDetector):
         return np.concatenate([self._decoded(model, part) for part in _portions(X)])
 
     def _decoded(self, model: Any, X: Any) -> np.ndarray:
-        X_hat = model.inverse_transform(model.transform(self._named(X)))
+        try:
+            codes = model.transform(self._named(X))
+        except TypeError:  # of NMF and others, which take the dtype of `fit` alone
+            codes = model.transform(self._named(X.astype(self._dtype)))
+        X_hat = model.inverse_transform(codes)
         return np.asarray(X_hat, dtype=np.float64)
 
     def __sklearn_tags__(self):

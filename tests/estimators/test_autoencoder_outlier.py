@@ -198,7 +198,8 @@ def test_a_stored_row_is_left_out_of_its_own_reconstruction_once():
     torch.testing.assert_close(made(p[:1]), without(p[:1]))
     beside = KernelDenoiser(p[[0, 1, 3]], 0.9)(p[1:2] + 1e-5)  # which is no stored row
     torch.testing.assert_close(made(p[1:2]), beside, rtol=0, atol=1e-4)
-    weighted = KernelDenoiser(p[[0, 1, 3]], 0.9, torch.tensor([1.0, 2.0, 1.0]).double())
+    counts = torch.tensor([1.0, 2.0, 1.0]).double()
+    weighted = KernelDenoiser(p[[0, 1, 3]], 0.9, counts, counts)
     torch.testing.assert_close(weighted(p), made(p))
     alone = KernelDenoiser(p[:1], 0.9)
     torch.testing.assert_close(alone(p[:1]), p[:1])  # where nothing would be left
@@ -267,6 +268,11 @@ def test_a_constant_column_that_moves_is_one_finite_finding(X, step):
         np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-3)
     else:
         assert after.argmax() == 5
+
+
+def test_values_whose_variance_is_no_number_are_refused(X):
+    with pytest.raises(ValueError, match="Feature 0 is too large"):
+        detector().fit(X * 1e200)
 
 
 def test_a_huge_value_is_finite_and_lowest(X):
@@ -387,6 +393,40 @@ def test_integer_weights_are_repeated_rows(X):
     weighted = detector(**options).fit(X, sample_weight=w)
     repeated = detector(**options).fit(np.repeat(X, w, axis=0))
     np.testing.assert_allclose(weighted.score_samples(X), repeated.score_samples(X), atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [3.0, 0.37, 1000.0])
+@pytest.mark.parametrize("weight", ["equal", "whole", "any"])
+def test_weights_count_relative_to_each_other(X, factor, weight):
+    w = {"equal": np.ones(60), "whole": 1.0 + np.arange(60) % 4,
+         "any": np.random.default_rng(0).uniform(0.1, 3, 60)}[weight]  # fmt: skip
+    a, b = (detector().fit(X, sample_weight=c * w) for c in (1.0, factor))
+    np.testing.assert_allclose(a.calibration_scores_, b.calibration_scores_, atol=1e-4)
+    if weight == "equal":
+        without = detector().fit(X)
+        np.testing.assert_allclose(a.calibration_scores_, without.calibration_scores_, atol=1e-4)
+
+
+def test_rows_of_any_weight_are_left_out_of_their_own_reconstruction(X):
+    w = np.random.default_rng(0).uniform(0.1, 100, 60)
+    options = {"n_estimators": 0, "n_kernel_denoisers": 1, "bandwidth": 0.1}
+    plain = detector(**options).fit(X).calibration_scores_
+    weighted = detector(**options).fit(X, sample_weight=w)
+    scores = weighted.calibration_scores_ + weighted.estimator_.log_medians.numpy()
+    assert np.ptp(scores) < 3 * np.ptp(plain)
+
+
+@pytest.mark.parametrize("options", [NETWORKS, KERNELS | {"n_kernel_denoisers": 4}, {}])
+def test_every_row_is_left_out_by_a_member(X, options):
+    fitted = detector(novelty=False, trim_fraction=0.0, **options).fit(X)
+    seen = [set(member.rows.tolist()) for member in fitted.estimator_.members]
+    assert not set.intersection(*seen)
+    assert len({len(own) for own in seen}) == 1
+
+
+def test_rows_that_all_members_know_are_told(X):
+    with pytest.warns(UserWarning, match="made from 60 of the rows"):
+        detector(novelty=False, trim_fraction=0.0, max_samples=1.0).fit(X)
 
 
 def test_random_state_makes_two_fits_the_same_and_another_differs(X):

@@ -46,7 +46,11 @@ def test_four_hooks_are_a_detector(X, threshold):
     fitted = Center(**settings).fit(X, sample_weight=np.arange(60) % 3)
     off = X[:1] + np.array([0, 0, 50, 0, 0])
     assert fitted.predict(off) == [-1]
-    assert fitted.predict_fdr(off) == [-1]
+    if threshold == "training":
+        with pytest.raises(ValueError, match="predict_fdr needs calibration rows"):
+            fitted.predict_fdr(off)
+    else:
+        assert fitted.predict_fdr(off) == [-1]
     assert 0 < fitted.p_values(off)[0] < 0.1
     np.testing.assert_allclose(fitted.feature_scores(X).sum(1), -fitted.score_samples(X))
     assert fitted.explain(off, n_features=1)["feature"].tolist() == ["x2"]

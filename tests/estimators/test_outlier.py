@@ -107,6 +107,15 @@ def test_the_estimator_is_fitted_in_the_dtype_of_X(X):
     assert detector().fit(X).estimator_.coefs_[0].dtype == np.float64
 
 
+def test_a_decomposition_that_takes_one_dtype_alone_is_scored_in_it(X):
+    single = np.abs(X).astype(np.float32)
+    fitted = detector(NMF(2, init="nndsvda")).fit(single)
+    double = detector(NMF(2, init="nndsvda")).fit(single.astype(np.float64))
+    np.testing.assert_allclose(
+        fitted.score_samples(single), double.score_samples(single), rtol=0.05, atol=1e-3
+    )
+
+
 @pytest.mark.parametrize("estimator", [PCA(2), quick()], ids=label)
 @pytest.mark.parametrize("make", [sp.csr_matrix, sp.csr_array, pd.DataFrame])
 def test_sparse_matrices_and_frames_are_their_arrays(X, estimator, make):

@@ -131,7 +131,7 @@ def pareto_scores(shape, scale, n, seed=0):
     return 3 - scipy.stats.genpareto.rvs(shape, scale=scale, size=n, random_state=seed)
 
 
-@pytest.mark.parametrize("shape", [-0.3, 0.0, 0.4])
+@pytest.mark.parametrize("shape", [0.0, 0.2, 0.4])
 def test_the_tail_of_a_pareto_sample_is_found(shape):
     """Beyond an edge a generalized Pareto tail is one of the same shape: u - y | y > t."""
     rule = rule_of("extreme_value", pareto_scores(shape, 2.0, 50_000), None, 0.1)
@@ -156,12 +156,35 @@ def test_p_values_go_on_at_the_edge_of_the_tail(weighted):
     assert at_edge[1] - at_edge[0] < 3 / 500 * (3 if weighted else 1)
 
 
-def test_a_tail_that_ends_gives_no_p_value_of_zero():
+def test_a_tail_that_would_end_is_taken_for_exponential():
     rule = rule_of("extreme_value", -np.random.default_rng(0).random(1000), None, 0.2)
-    assert rule.shape < 0
+    assert rule.shape == 0
     p = rule.p_values(np.array([-1e300, -100.0, -np.inf]))
     assert (p > 0).all()
     assert (p < 1e-9).all()
+
+
+def test_a_tail_of_few_rows_makes_no_claim_of_certainty():
+    rare = np.array([-np.log(1e3)])  # of exponential scores, with p = 0.001
+    p = [
+        rule_of("extreme_value", -np.random.default_rng(seed).exponential(size=100), None, 0.1)
+        .p_values(rare)[0] for seed in range(100)
+    ]  # fmt: skip
+    assert min(p) > 1e-9
+    assert 3e-4 < np.median(p) < 5e-3
+
+
+def test_rows_that_tie_at_the_edge_are_not_in_the_tail():
+    r = np.random.default_rng(0)
+    scores = np.r_[-9.0, np.full(30, -5.0), r.uniform(-4, 0, 169)]
+    rule = rule_of("extreme_value", scores, None, 0.1)
+    assert rule.n_in_tail == 1
+    ranks = rule_of("held_out", scores, None, 0.1)
+    np.testing.assert_array_equal(rule.p_values(scores), ranks.p_values(scores))
+    many = np.r_[np.linspace(-9, -6, 15), np.full(30, -5.0), r.uniform(-4, 0, 155)]
+    rule = rule_of("extreme_value", many, None, 0.1)
+    assert (rule.n_in_tail, rule.edge) == (15, -5.0)
+    assert rule.share == pytest.approx(16 / 201)
 
 
 @pytest.mark.parametrize("unit", [1e-20, 1.0, 1e12])
@@ -171,10 +194,10 @@ def test_the_tail_has_the_units_of_the_scores(unit):
     assert other.offset(1e-3) == pytest.approx(unit * one.offset(1e-3), rel=1e-6)
 
 
-def test_equal_scores_have_a_tail_without_length():
+def test_equal_scores_have_no_tail():
     rule = rule_of("extreme_value", np.full(200, -2.0), None, 0.1)
-    assert rule.offset(1e-3) == pytest.approx(-2.0)
-    assert np.isfinite(rule.p_values(np.array([-2.0, -2.1, -1.0]))).all()
+    assert rule.n_in_tail == 0
+    np.testing.assert_allclose(rule.p_values(np.array([-2.0, -2.1, -1.0])), [1, 1 / 201, 1])
 
 
 def test_too_few_rows_make_no_tail():
