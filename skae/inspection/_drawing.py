@@ -34,7 +34,8 @@ class Display:
         return ax
 
     def _colour_bar(self, artist: Any, ax: Any, label: str, **options: Any) -> Any:
-        bar = self.figure_.colorbar(artist, ax=ax, label=label, **options)
+        where = {} if "cax" in options else {"ax": ax}
+        bar = self.figure_.colorbar(artist, label=label, **where, **options)
         bar.outline.set_visible(False)
         return bar
 
