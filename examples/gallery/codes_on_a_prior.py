@@ -35,7 +35,8 @@ models = {p: AdversarialAutoencoder(prior=p, **players, **common).fit(X_train) f
 fig, axes = plt.subplots(1, 3, figsize=(11, 3.7), layout="constrained")
 for ax, (prior, model) in zip(axes, models.items(), strict=True):
     LatentSpaceDisplay.from_estimator(model, X_train, y_train, scatter_kw={"s": 8}, ax=ax)
-    ax.set(title=prior, aspect="equal")
+    ax.set_title(prior)
+    ax.set_aspect("equal", adjustable="datalim")
     if ax is not axes[-1]:
         ax.get_legend().remove()
 

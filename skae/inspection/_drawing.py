@@ -34,8 +34,7 @@ class Display:
         return ax
 
     def _colour_bar(self, artist: Any, ax: Any, label: str, **options: Any) -> Any:
-        where = {} if "cax" in options else {"ax": ax}
-        bar = self.figure_.colorbar(artist, label=label, **where, **options)
+        bar = self.figure_.colorbar(artist, ax=ax, label=label, **options)
         bar.outline.set_visible(False)
         return bar
 

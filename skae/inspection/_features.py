@@ -246,8 +246,7 @@ class FeatureDisplay(Display):
         limits = first.get_clim() if shared else (-1, 1)
         colours = ScalarMappable(cmap=first.get_cmap())
         colours.set_clim(*limits)
-        beside = ax.inset_axes((1.03, 0, 0.04, 1))  # as high as the sheet, whatever its shape
-        self.colorbar_ = self._colour_bar(colours, ax, label, cax=beside)
+        self.colorbar_ = self._colour_bar(colours, ax, label, shrink=0.9)
         if not shared:
             self.colorbar_.set_ticks([-1, 0, 1])
 
