@@ -23,7 +23,7 @@ from _reproduce import Table, mnist, parser
 from scipy.spatial.distance import cdist
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
-from torch import nn
+from torch import Tensor, nn
 
 from skae import AdversarialAutoencoder, VariationalAutoencoder
 
@@ -54,14 +54,24 @@ p. A variational autoencoder has two aggregated codes: drawn ones, z ~ q(z | x),
 pushes to the prior, and means. *Squared error*: of reconstructed test pixels, mean."""
 CLUSTER_NOTES = """\
 Unsupervised, 5 style units beside the categories; the encoder is a module with batch normalisation
-of every layer, the code's too. *Test error*: each category is named after the validation image that
-is most certainly in it (the paper: the test image); *by majority*: after most of the validation
-images in it. No label was seen in training. *Used*: exp of the entropy of
-the categories' shares."""
+of every layer, the code's too, and a fifth of its inputs are dropped. *Test error*: each category
+is named after the validation image that is most certainly in it (the paper: the test image); *by
+majority*: after most of the validation images in it. No label was seen in training. *Used*: exp of
+the entropy of the categories' shares. Settings: the best of seven by validation error, with 16
+clusters, one run each of 8 epochs, layers of 200 and discriminators of 100. The dropped inputs won
+by 33.8 to 41.8 % against none, but by majority by 27.1 to 27.7 % only; both players' rates three
+times higher, Gaussian noise on style or pixels, and with the latter a third of the generator's rate
+or 2 style units, were worse by majority. No setting was tried with a second seed, and how they rank
+in runs of this length need not be how they rank in longer ones."""
 LABEL_NOTES = """\
 10 style units, a category for each digit; labels of as many rows of each digit, the first in the
 order of seed 0. All 50,000 images are trained on, those without a label marked -1. *All*: every
-label. Settings are the defaults: nothing was chosen."""
+label. The encoder is a module with batch normalisation of its hidden layers and, in training,
+Gaussian noise with a standard deviation of 0.5 on its pixels. Settings: the best of seven by
+validation error, with 1,000 labels, one run each of 8 epochs, layers of 200 and discriminators of
+100: 5.2 %, against 5.4 with noise of 0.3, 5.7 without normalisation, 6.1 with dropped inputs
+instead and 7.4 without either. 10,000 images leave a standard error of 0.2, and no setting was
+tried with a second seed. The other numbers of labels take the same settings."""
 
 
 class Split:
@@ -170,16 +180,17 @@ class Categories:
 
 
 STYLE = 5  # units beside clusters
-CLUSTERED: dict[str, Any] = {"discriminator_noise": 0.2}
-LABELLED: dict[str, Any] = {"n_components": 10, "n_clusters": "classes", "unlabeled": -1}
+CLUSTERED: dict[str, Any] = {"discriminator_noise": 0.2, "input_dropout": 0.2}
+LABELLED: dict[str, Any] = {"n_clusters": "classes", "unlabeled": -1}
+LABELLED_STYLE, PIXEL_NOISE = 10, 0.5
 CLUSTER_ROWS = [
-    Categories("16 clusters", "9.55 (2.05)", 30, 16),
-    Categories("30 clusters", "4.10 (1.13)", 30, 30),
+    Categories("16 clusters", "9.55 (2.05)", 40, 16),
+    Categories("30 clusters", "4.10 (1.13)", 40, 30),
 ]
 LABEL_ROWS = [
-    Categories("100 labels", "1.90 (0.10)", 28, 100),
-    Categories("1,000 labels", "1.60 (0.08)", 28, 1_000),
-    Categories("all labels", "0.85 (0.02)", 28, None),
+    Categories("100 labels", "1.90 (0.10)", 32, 100),
+    Categories("1,000 labels", "1.60 (0.08)", 32, 1_000),
+    Categories("all labels", "0.85 (0.02)", 32, None),
 ]
 CLUSTER_HEADER = ["clusters", "test error %", "paper %", "by majority %", "validation error %",
                   "used", "epochs", "CPU s"]  # fmt: skip
@@ -187,12 +198,31 @@ LABEL_HEADER = ["labels", "test error %", "paper %", "validation error %", "squa
                 "epochs", "CPU s"]  # fmt: skip
 
 
-def normalised(k: int) -> nn.Module:
-    """An encoder of the other rows' widths with batch normalisation, of the code layer too."""
-    widths = (784, *LAYERS["hidden_layer_sizes"], k)
+class Noise(nn.Module):
+    """Gaussian noise on what a module is given, in training alone."""
+
+    def __init__(self, std: float):
+        super().__init__()
+        self.std = std
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.std * torch.randn_like(x) if self.training else x
+
+
+def normalised(k: int, *, noise: float = 0.0, code: bool = False) -> nn.Module:
+    """An encoder of the other rows' widths with batch normalisation, of the code if asked.
+
+    `noise` is the standard deviation of what is added to the pixels.
+    """
+    widths = (784, *LAYERS["hidden_layer_sizes"])
     torch.manual_seed(SEED)
-    layers = [[nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()] for a, b in pairwise(widths)]
-    return nn.Sequential(*[part for layer in layers for part in layer][:-1])
+    parts: list[nn.Module] = [Noise(noise)] if noise else []
+    for a, b in pairwise(widths):
+        linear = nn.Linear(a, b)
+        nn.init.kaiming_normal_(linear.weight)
+        parts += [linear, nn.BatchNorm1d(b), nn.ReLU()]
+    last = [nn.Linear(widths[-1], k), *([nn.BatchNorm1d(k)] if code else [])]
+    return nn.Sequential(*parts, *last)
 
 
 def made(row: Categories, shared: dict[str, Any], quick: bool) -> AdversarialAutoencoder:
@@ -205,7 +235,7 @@ def made(row: Categories, shared: dict[str, Any], quick: bool) -> AdversarialAut
 
 def cluster_cells(row: Categories, split: Split, quick: bool) -> list[Any]:
     """A row's figures."""
-    own = {"n_clusters": row.n, "encoder": normalised(STYLE + (row.n or 0))}
+    own = {"n_clusters": row.n, "encoder": normalised(STYLE + (row.n or 0), code=True)}
     model, seconds = timed(made(row, CLUSTERED | own, quick), split.X)
     p_held = model.predict_proba(split.X_held)
     surest = split.y_held[p_held.argmax(0)]
@@ -227,7 +257,8 @@ def label_cells(row: Categories, split: Split, quick: bool) -> list[Any]:
         given = np.full(len(split.y), -1)
         for index in known:
             given[index] = split.y[index]
-    model, seconds = timed(made(row, LABELLED, quick), split.X, given)
+    own = {"encoder": normalised(LABELLED_STYLE + 10, noise=PIXEL_NOISE)}
+    model, seconds = timed(made(row, LABELLED | own, quick), split.X, given)
     errors = [_error(model.predict(X), y) for X, y in (
         (split.X_test, split.y_test), (split.X_held, split.y_held))]  # fmt: skip
     squared = float(((model.reconstruct(split.X_test) - split.X_test) ** 2).mean())

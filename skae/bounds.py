@@ -87,11 +87,7 @@ class GaussianCode(Objective):
     def informed(self, features: Features) -> Objective:
         if not self.learns or features.variance is None:
             return self
-        variance = features.variance
-        mean = variance.mean()
-        usual = mean if mean > 0 else torch.ones_like(mean)
-        variance = usual.expand_as(variance) if self.shared else variance.where(variance > 0, usual)
-        start = self.loss.start_scale(variance)  # type: ignore[attr-defined]
+        start = self.loss.start_scale(features.variance, self.shared)  # type: ignore[attr-defined]
         return dataclasses.replace(self, start=tuple(start.tolist()))
 
     def init_state(self, d, k):
@@ -140,6 +136,9 @@ class GaussianCode(Objective):
         if not self.learns:
             return None
         return self.loss.normaliser(self._scale(out)).sum(-1)  # type: ignore[attr-defined]
+
+    def shares_state(self, other):
+        return isinstance(other, GaussianCode)
 
     def learned(self, state):
         if not self.learns or "scale" not in state:

@@ -46,8 +46,8 @@ class Likelihood(Loss):
         """What the scales add to the elements."""
         return torch.zeros_like(scale)
 
-    def start_scale(self, variance: Tensor) -> Tensor:
-        """The scale of features that are predicted with this variance."""
+    def start_scale(self, variance: Tensor, shared: bool) -> Tensor:
+        """The scale of features that are predicted with this variance, where it is not zero."""
         return torch.ones_like(variance)
 
     def estimate(self, energy: Tensor, shared: bool) -> Tensor:
@@ -162,8 +162,8 @@ class Gaussian(LocationScale):
     def normaliser(self, scale):
         return _HALF * torch.log(_TWO_PI * scale)
 
-    def start_scale(self, variance):
-        return variance
+    def start_scale(self, variance, shared):
+        return _usual(variance, shared)
 
     def estimate(self, energy, shared):
         return _pooled(energy + energy, shared)
@@ -212,8 +212,8 @@ class Laplace(LocationScale):
     def normaliser(self, scale):
         return torch.log(2 * scale)
 
-    def start_scale(self, variance):
-        return (0.5 * variance).sqrt()
+    def start_scale(self, variance, shared):
+        return (0.5 * _usual(variance, shared)).sqrt()
 
     def estimate(self, energy, shared):
         return _pooled(energy, shared)
@@ -245,6 +245,13 @@ def _constants(
 def _pooled(scale: Tensor, shared: bool) -> Tensor:
     """One scale for each feature, or their mean for all."""
     return scale.mean(-1, keepdim=True).expand_as(scale) if shared else scale
+
+
+def _usual(variance: Tensor, shared: bool) -> Tensor:
+    """Variances, or their mean for all; the mean, and 1 after that, instead of zero."""
+    mean = variance.mean()
+    mean = mean if mean > 0 else torch.ones_like(mean)
+    return mean.expand_as(variance) if shared else variance.where(variance > 0, mean)
 
 
 class _Coupled(Likelihood):
@@ -355,9 +362,10 @@ class Mixed(_Coupled):
         d = scale.shape[-1]
         return self._joined(d, lambda part: part.likelihood.normaliser(scale[..., part.columns]))
 
-    def start_scale(self, variance):
+    def start_scale(self, variance, shared):
         return self._joined(
-            len(variance), lambda part: part.likelihood.start_scale(variance[part.columns])
+            len(variance),
+            lambda part: part.likelihood.start_scale(variance[part.columns], shared),
         )
 
     def estimate(self, energy, shared):
@@ -375,9 +383,11 @@ class Mixed(_Coupled):
 
     def variance(self, d):
         found, (_, others, _) = self.numeric.variance(d), _layout(self.groups, d)
-        if not isinstance(found, tuple) or others is None:
-            return found
         each = torch.full((d,), math.nan, dtype=torch.float64)
+        if others is None and isinstance(self.numeric, LocationScale):
+            return tuple(each.tolist())
+        if not isinstance(found, tuple):
+            return found
         each[others] = torch.tensor(found, dtype=each.dtype)
         return tuple(each.tolist())
 

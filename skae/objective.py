@@ -271,6 +271,10 @@ class Objective:
         """The state after a batch, without gradients."""
         return dict(state)
 
+    def shares_state(self, other: Objective) -> bool:
+        """Whether the state of `other` means here what it means there, to go on from."""
+        return type(self) is type(other)
+
     def learned(self, state: Mapping[str, Tensor]) -> Objective:
         """The objective for inference, with what its state has learned in its fields."""
         return self

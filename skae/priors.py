@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
@@ -16,9 +17,25 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Prior:
-    """What every prior has."""
+    """What every prior has.
 
+    `least` is the lowest value of each number that is one of its parameters; those of `positive`
+    exclude it.
+    """
+
+    least: ClassVar[dict[str, float]] = {}
+    positive: ClassVar[frozenset[str]] = frozenset()
     n_components: ClassVar[int | None] = None  # code units that it is for; None: any number
+
+    def __post_init__(self) -> None:
+        for name, low in self.least.items():
+            value, is_open = getattr(self, name), name in self.positive
+            is_number = isinstance(value, Real) and math.isfinite(value)
+            if not is_number or value < low or (is_open and value == low):
+                raise ValueError(
+                    f"{name} of the prior {type(self).__name__} must be a finite number "
+                    f"{'above' if is_open else 'of at least'} {low:g}, got {value!r}."
+                )
 
     def draw(self, n: int, k: int, rng: Any) -> Tensor:
         """n draws of k units, of shape (n, k)."""
@@ -36,6 +53,8 @@ class Gaussian(Prior):
     """
 
     scale: float = 1.0
+    least = {"scale": 0}
+    positive = frozenset({"scale"})
 
     def draw(self, n, k, rng):
         return rng.normal((n, k)) * self.scale
@@ -62,6 +81,15 @@ class GaussianMixture(Prior):
     along: float = 0.5
     across: float = 0.1
     n_components = 2
+    least = {"n_modes": 1, "radius": 0, "along": 0, "across": 0}
+    positive = frozenset({"along", "across"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.n_modes, Integral):
+            raise ValueError(
+                f"n_modes of the prior GaussianMixture must be an integer, got {self.n_modes!r}."
+            )
 
     def draw(self, n, k, rng):
         mode = (rng.uniform((n, 1)) * self.n_modes).floor()
@@ -92,6 +120,8 @@ class SwissRoll(Prior):
     radius: float = 2.0
     noise: float = 0.05
     n_components = 2
+    least = {"turns": 0, "radius": 0, "noise": 0}
+    positive = frozenset({"turns", "radius"})
 
     def draw(self, n, k, rng):
         t = rng.uniform((n, 1)).sqrt()  # so that the curve's length is covered evenly

@@ -142,7 +142,7 @@ def test_energy_over_scale_plus_normaliser_is_the_likelihood(kind):
 @pytest.mark.parametrize("kind", [Gaussian, Laplace])
 def test_the_variance_is_that_of_the_draws(kind):
     variance = scale(EACH)
-    likelihood = kind(None).with_scale(kind(None).start_scale(variance), shared=False)
+    likelihood = kind(None).with_scale(kind(None).start_scale(variance, False), shared=False)
     assert_close(scale(likelihood.variance(D)), variance)
     x = likelihood.draw(torch.zeros(20_000, D, dtype=DOUBLE), draws())
     assert (x.var(0) / variance - 1).abs().max() < 0.15
@@ -178,6 +178,19 @@ def test_only_numeric_columns_of_a_mixed_table_have_a_scale():
         assert not likelihood.with_scale(found, True).learns
     variance = Mixed(Gaussian(None), GROUPS).with_scale(energy, False).variance(D)
     np.testing.assert_array_equal(variance, [math.nan, math.nan, EACH[2], math.nan, math.nan])
+
+
+def test_only_numeric_columns_tell_where_a_shared_scale_starts():
+    variance = scale((0.25, 0.25, 100.0, 0.2, 0.2))
+    found = Mixed(Gaussian(None), GROUPS).start_scale(variance, True)
+    assert_close(found, scale((1.0, 1.0, 100.0, 1.0, 1.0)))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_features_without_variance_start_with_the_usual_scale(shared):
+    found = Gaussian(None).start_scale(scale((0.0, 4.0)), shared)
+    assert_close(found, scale((2.0, 2.0) if shared else (2.0, 4.0)))
+    assert_close(Gaussian(None).start_scale(scale((0.0, 0.0)), shared), scale((1.0, 1.0)))
 
 
 def test_a_table_of_categories_alone_learns_no_scale():

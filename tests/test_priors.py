@@ -57,6 +57,23 @@ def test_priors_are_data(prior):
     assert pickle.loads(pickle.dumps(prior)) == prior
 
 
+@pytest.mark.parametrize(
+    ("make", "wrong", "said"),
+    [
+        (Gaussian, {"scale": 0.0}, r"scale of the prior Gaussian must be .* above 0, got 0\.0"),
+        (Gaussian, {"scale": "wide"}, "finite number above 0, got 'wide'"),
+        (GaussianMixture, {"n_modes": 0}, "at least 1, got 0"),
+        (GaussianMixture, {"n_modes": 2.5}, "integer, got 2.5"),
+        (GaussianMixture, {"across": -0.1}, "above 0, got -0.1"),
+        (SwissRoll, {"noise": float("nan")}, "at least 0, got nan"),
+        (SwissRoll, {"turns": float("inf")}, "above 0, got inf"),
+    ],
+)
+def test_numbers_that_make_no_prior_are_refused(make, wrong, said):
+    with pytest.raises(ValueError, match=said):
+        make(**wrong)
+
+
 def test_a_gaussian_has_its_scale():
     z = Gaussian(5.0).draw(20_000, 3, rng())
     assert z.std(0).tolist() == pytest.approx([5.0] * 3, rel=0.03)

@@ -24,10 +24,16 @@ class Sample(NamedTuple):
     weight: Tensor | None  # (n,) of mean 1
     counts: Tensor | None  # (n,) the same as they were given
     places: np.ndarray  # (n,) in X
-    scaling: Scaling
+    standard: Scaling  # to variance 1
+    scaling: Scaling  # what the members see: the same, or X as it is
+
+    @property
+    def unit(self) -> float:
+        """What the members see of a deviation that is the features' usual one."""
+        return 1.0 if self.scaling is self.standard else self.standard.usual_deviation
 
     def take(self, index: np.ndarray) -> Sample:
-        """Some of these rows; the scaling stays."""
+        """Some of these rows; the scalings stay."""
         rows = torch.from_numpy(index)
         weight, counts = (w if w is None else w[rows] for w in (self.weight, self.counts))
         return self._replace(
@@ -78,7 +84,7 @@ def ranked(sample: Sample, seeds: Any) -> NormalScores:
     rows = np.arange(n) if n <= _RANKED else np.sort(draw_rows(n, _RANKED, seeds))
     index = torch.from_numpy(rows)
     weight = None if sample.weight is None else sample.weight[index]
-    return normal_scores_of(sample.scaling, sample.source.take(index), weight)
+    return normal_scores_of(sample.standard, sample.source.take(index), weight)
 
 
 def known_of(sample: Sample, rows: Tensor, columns: Tensor, dtype: torch.dtype) -> Rows:

@@ -66,7 +66,8 @@ class BaseOutlierDetector(ExplainsRows, OutlierMixin, CallbackSupportMixin, Base
         may be set by hand.
 
     calibration_scores_ : ndarray of shape (n_calibration_samples,)
-        Scores that the threshold comes from.
+        Scores that the threshold comes from; those of NaN, of rows without any value, do not
+        count.
 
     n_features_in_ : int
         Number of features seen in `fit`.

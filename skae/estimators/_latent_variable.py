@@ -177,7 +177,7 @@ class LatentVariableAutoencoder(FittedDensity, BaseAutoencoder):
             numeric = _SPREADS[self.likelihood](None)
             if not isinstance(self.variance, str):
                 given = torch.tensor([float(self.variance)], dtype=torch.float64)
-                numeric = numeric.with_scale(numeric.start_scale(given), shared=True)
+                numeric = numeric.with_scale(numeric.start_scale(given, True), shared=True)
         groups = self._groups()
         return Mixed(numeric, groups) if groups else numeric
 

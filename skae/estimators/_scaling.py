@@ -13,10 +13,10 @@ from torch import Tensor
 
 from skae._engine.batches import Source
 
-# In scaled units. A feature that was constant in training has no scale, so that a row in which it
-# moves says only that it did; others have one, and are only kept from overflow when squared.
-_MOST_OF_CONSTANT = 10.0
-_MOST = 1e100
+# A feature that was constant in training has no scale, so that a row in which it moves says only
+# that it did; others have one, and are only kept from overflow when squared.
+_MOST_OF_CONSTANT = 10.0  # in standard deviations of the others
+_MOST = 1e100  # in scaled units
 _KNOTS = 1000  # of a feature's distribution
 
 
@@ -42,6 +42,19 @@ class Scaling(NamedTuple):
     def inverse(self, x: Tensor) -> Tensor:
         """Rows in the units of X."""
         return x * self.scale + self.center
+
+    @property
+    def usual_deviation(self) -> float:
+        """In the units of X: the root mean square of the deviations of features that have one."""
+        varies = self.most == _MOST
+        return float(self.scale[varies].square().mean().sqrt()) if varies.any() else 1.0
+
+    def in_units_of_X(self) -> Scaling:
+        """Without a scale."""
+        one, usual = torch.ones_like(self.scale), self.usual_deviation
+        low, high = self.low * self.scale, self.high * self.scale
+        most = self.most.where(self.most == _MOST, self.most * usual)
+        return self._replace(scale=one, low=low, high=high, most=most)
 
 
 class NormalScores:
@@ -103,8 +116,8 @@ def _knots(x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 View = Any  # Scaling or NormalScores
 
 
-def scaling_of(source: Source, weight: Tensor | None, standardises: bool) -> Scaling:
-    """The scaling of float64 rows of positive weight, by scikit-learn's scaler.
+def scaling_of(source: Source, weight: Tensor | None) -> Scaling:
+    """To mean 0 and variance 1, of float64 rows of positive weight, by scikit-learn's scaler.
 
     A feature without variance has scale 1, and one without any value center NaN.
     """
@@ -121,8 +134,6 @@ def scaling_of(source: Source, weight: Tensor | None, standardises: bool) -> Sca
         high = torch.maximum(high, x.nan_to_num(nan=-torch.inf).amax(0))
     center, scale = torch.from_numpy(scaler.mean_), torch.from_numpy(scaler.scale_)
     varies = torch.from_numpy(np.sqrt(scaler.var_) == scaler.scale_)
-    if not standardises:
-        scale = torch.ones_like(scale)
     low, high = ((bound - center) / scale for bound in (low, high))
     low, high = (bound.where(varies, 0.0) for bound in (low, high))
     most = torch.full_like(scale, _MOST).where(varies, _MOST_OF_CONSTANT)

@@ -34,7 +34,12 @@ class Conformal:
 
     @classmethod
     def of(cls, scores: np.ndarray, weight: np.ndarray | None, **numbers: Any) -> Any:
-        """The rule of n scores in any order, and their weights, which are scaled to mean 1."""
+        """The rule of n scores in any order, and their weights, which are scaled to mean 1.
+
+        Scores of NaN, those of rows without any value, do not count.
+        """
+        known = ~np.isnan(scores)
+        scores, weight = scores[known], None if weight is None else weight[known]
         if weight is None:
             return cls(np.sort(scores), np.arange(1.0, len(scores) + 1), **numbers)
         order = np.argsort(scores)
@@ -84,6 +89,8 @@ class TrainingQuantile(Conformal):
         Halfway to the next score where the share is met exactly, so that integer weights equal
         repetitions.
         """
+        if not len(self.scores):
+            return -np.inf
         target = level * self.total
         flagged = int(np.searchsorted(self.below, target * (1 + EXACT), side="right"))
         if flagged and np.isclose(self.below[flagged - 1], target, rtol=EXACT):

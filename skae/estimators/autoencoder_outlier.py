@@ -44,12 +44,11 @@ _FEW_ROWS, _FEWEST_ROWS, _FIRST_MEMBERS = 64, 32, 32
 class AutoencoderOutlierDetector(BaseOutlierDetector):
     r"""Flag the rows that an ensemble of denoisers, networks and kernels, reconstructs badly.
 
-    A ready-made detector for tables of numbers. By default a third of its members are small
-    networks, two thirds kernel denoisers. The networks have no bottleneck: what keeps them from
-    copying a row is the noise on their input, N(0, noise_level^2), which they are trained to take
-    off. Rows like those of training come back almost unchanged. With e_k the mean
-    squared error of member k over the features that it sees, and m_k its median over the training
-    rows, the score is
+    A ready-made detector for tables of numbers. By default half of its members are small networks,
+    half kernel denoisers. The networks have no bottleneck: what keeps them from copying a row is
+    the noise on their input, N(0, noise_level^2), which they are trained to take off. Rows like
+    those of training come back almost unchanged. With e_k the mean squared error of member k over
+    the features that it sees, and m_k its median over the training rows, the score is
 
     .. math::
         s(x) = -\frac{1}{K} \sum_{k=1}^{K} \log \frac{e_k(x)}{m_k}
@@ -94,20 +93,22 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
     learning_rate_init : float, default=0.002
         Adam's step size at the start; it falls linearly to zero.
 
-    n_kernel_denoisers : int, default=8
+    n_kernel_denoisers : int, default=4
         Number of kernel denoisers among the members. The first, third, ... see the features as the
         networks do, the others by their ranks: as normal scores, the standard normal quantiles of
         their mid-ranks.
 
-    bandwidth : float or sequence of float, default=(0.4, 0.7, 1.1, 1.7)
-        Of pairs of kernel denoisers, in turn, in standard deviations of a feature.
+    bandwidth : float or sequence of float, default=0.4
+        Of all kernel denoisers, or of pairs of them in turn, in standard deviations of a feature (under
+        ``scale=None``, in the units of X; of ranks, in root mean square deviations of X).
 
-    n_prototypes : int, default=1024
+    n_prototypes : int, default=2048
         Sample rows that a kernel denoiser stores, at most, drawn at random.
 
     max_features : float, default=1.0
         Share in (0, 1] of the features that a member sees, drawn at random so that all are seen
-        equally often, and rounded up.
+        equally often, and rounded up: to as many as let the networks together, and the kernel
+        denoisers together, see every feature.
 
     max_samples : int or float, default=None
         Rows, or the share of the rows, that each member is made from, drawn at random. None is
@@ -157,9 +158,9 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
     n_steps: int = 500
     batch_size: int = 128
     learning_rate_init: float = 2e-3
-    n_kernel_denoisers: int = 8
-    bandwidth: Any = (0.4, 0.7, 1.1, 1.7)
-    n_prototypes: int = 1024
+    n_kernel_denoisers: int = 4
+    bandwidth: Any = 0.4
+    n_prototypes: int = 2048
     max_features: float = 1.0
     max_samples: Any = None
     novelty: bool = True
@@ -267,7 +268,8 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
             source = source.subset(torch.from_numpy(places))
         counts = None if weight is None else torch.from_numpy(weight[places])
         w = None if counts is None else counts / counts.mean()
-        scaling = scaling_of(source, w, self.scale == "standard")
+        standard = scaling_of(source, w)
+        scaling = standard.in_units_of_X() if self.scale is None else standard
         empty = scaling.center.isnan().nonzero()
         if len(empty):
             names = ", ".join(feature_label(self, int(i)) for i in empty)
@@ -275,7 +277,7 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
                 f"There is nothing to learn from {names}: no row (of positive weight) has a value. "
                 "Drop such columns."
             )
-        return Sample(source, w, counts, places, scaling)
+        return Sample(source, w, counts, places, standard, scaling)
 
     def _networks(
         self, sample: Sample, levels: list[float], columns: Tensor, n_rows: int,
@@ -309,7 +311,8 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
             index = torch.from_numpy(rows)
             prototypes = view.within(view.forward(source.take(index)))[:, own]
             weight = None if sample.counts is None else sample.counts[index]
-            members.append(Member(KernelDenoiser(prototypes, tau, weight), at, own, rows))
+            own_tau = tau / sample.unit if at else tau
+            members.append(Member(KernelDenoiser(prototypes, own_tau, weight), at, own, rows))
         return members
 
     def _n_rows(self, n: int, few: int | None = None) -> int:
@@ -329,7 +332,8 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         if self.novelty:
             return self._scores_by(model, X)
         errors = in_parts(as_source(X), model.log_errors, model.widest)
-        return -np.nanmean(out_of_bag(errors, [member.rows for member in model.members]), 1)
+        errors = out_of_bag(errors, [member.rows for member in model.members])
+        return -torch.from_numpy(errors).nanmean(1).numpy()  # without a warning of empty rows
 
     def _cells_by(self, model: Ensemble, X: Any) -> np.ndarray:
         return in_parts(as_source(X), model.cells, model.widest)

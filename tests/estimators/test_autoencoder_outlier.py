@@ -1,6 +1,7 @@
 """The ready-made detector: its members, what they see, and the score they make together."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -223,7 +224,7 @@ def test_kernel_denoisers_are_as_many_as_asked_and_store_as_many_rows(X):
 def test_normal_scores_are_those_of_mid_ranks_and_go_on_beyond_the_range():
     X = np.random.default_rng(0).integers(0, 6, size=(50, 2)).astype(float)
     X[:, 1] = np.random.default_rng(1).normal(size=50)
-    scaling = scaling_of(source(X), None, True)
+    scaling = scaling_of(source(X), None)
     view = normal_scores_of(scaling, torch.tensor(X), None)
     scores = view.forward(torch.tensor(X)).numpy()
     np.testing.assert_allclose(scores, norm.ppf((rankdata(X, axis=0) - 0.5) / 50), rtol=1e-8)
@@ -290,6 +291,38 @@ def test_missing_values_do_not_count_and_enter_as_the_mean(X):
         assert a.isnan().numpy()[~known].all()
     assert np.isfinite(fitted.score_samples(holed)).all()
     assert np.isnan(fitted.score_samples(np.full((1, 5), np.nan))).all()
+
+
+@pytest.mark.parametrize("novelty", [True, False])
+def test_rows_without_values_leave_the_threshold_alone(X, novelty):
+    holed = np.concatenate([X, np.full((2 * len(X), 5), np.nan)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = detector(novelty=novelty, contamination=0.1).fit_predict(holed)
+    assert (found[: len(X)] == -1).sum() == 6
+    assert (found[len(X) :] == 1).all()
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_without_scaling_a_constant_that_moves_has_the_others_deviation(X, unit):
+    row = np.r_[X[0], 1e6]
+    options = {"scale": None, "n_kernel_denoisers": 1}  # of values, not of ranks
+    a, b = (
+        detector(noise_level=0.15 * u, bandwidth=0.4 * u, **options)
+        .fit(u * np.c_[X, np.full(60, 3.0)]).score_samples(u * row[None])[0]
+        for u in (1.0, unit)
+    )  # fmt: skip
+    assert a == pytest.approx(b, abs=0.1)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_without_scaling_units_are_all_that_a_bandwidth_depends_on(X, unit):
+    options = {"scale": None, "n_estimators": 0, "n_kernel_denoisers": 4}
+    a, b = (
+        detector(bandwidth=(0.4 * u, 0.7 * u), **options).fit(u * X).score_samples(u * X[:9])
+        for u in (1.0, unit)
+    )
+    np.testing.assert_allclose(a, b, atol=1e-3)
 
 
 def test_a_column_without_values_is_named(X):

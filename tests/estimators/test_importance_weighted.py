@@ -132,3 +132,14 @@ def test_weighted_codes_cannot_be_given_away(fitted):
     with pytest.raises(ValueError, match="code='importance_weighted' needs the decoder, too"):
         weighted(fitted, 5).to_torch()
     assert fitted.to_torch() is not None
+
+
+@pytest.mark.parametrize(("first", "then"), [(1, 3), (3, 1)])
+def test_other_numbers_of_samples_go_on_from_the_learned_variance(digits, first, then):
+    X = digits[:200]
+    model = quick(likelihood="gaussian", warm_start=True, n_importance_samples=first,
+                  max_iter=60, learning_rate_init=0.01).fit(X)  # fmt: skip
+    learned, start = model.noise_variance_, X.var(0).mean()
+    assert learned < 0.8 * start
+    model.set_params(n_importance_samples=then, max_iter=1, learning_rate_init=1e-9).fit(X)
+    assert model.noise_variance_ == pytest.approx(learned, rel=0.1)

@@ -97,6 +97,23 @@ def test_scores_of_nan_are_no_evidence():
         assert rule.p_values(np.array([np.nan, -9.0]))[0] == 1
 
 
+@pytest.mark.parametrize("kind", THRESHOLDS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_calibration_scores_of_nan_do_not_count(kind, weighted):
+    scores = np.random.default_rng(0).normal(size=200)
+    weight = np.arange(1.0, 201) if weighted else None
+    holed = np.insert(scores, slice(0, 200), np.nan)
+    heavy = np.insert(weight, slice(0, 200), 50.0) if weighted else None
+    a, b = rule_of(kind, scores, weight, 0.1), rule_of(kind, holed, heavy, 0.1)
+    for level in (0.02, 0.1, 0.5):
+        assert a.offset(level) == pytest.approx(b.offset(level))
+    np.testing.assert_allclose(a.p_values(scores), b.p_values(scores))
+
+
+def test_without_any_score_nothing_is_below_the_offset():
+    assert rule_of("training", np.full(3, np.nan), None, 0.1).offset(0.1) == -np.inf
+
+
 @pytest.mark.parametrize("kind", ["training", "held_out"])
 @pytest.mark.parametrize("weight", [0.3, 1e-3])
 def test_equal_weights_of_many_rows_flag_as_no_weights_do(kind, weight):

@@ -330,8 +330,10 @@ def test_a_table_of_categories_alone(table):
     X = table[:, [0, 1, 3, 4, 5]]
     model = quick(categorical_groups=[(0, 1), (2, 3, 4)]).fit(X)
     assert model.sample(3, random_state=0).sum() == 6
+    np.testing.assert_array_equal(model.noise_variance_, np.full(5, np.nan))
+    counted = quick(categorical_groups=[(0, 1), (2, 3, 4)], likelihood="bernoulli").fit(X)
     with pytest.raises(AttributeError, match="noise_variance_"):
-        _ = model.noise_variance_
+        _ = counted.noise_variance_
 
 
 @pytest.mark.parametrize(
