@@ -30,9 +30,9 @@ detector = AutoencoderOutlierDetector(contamination=0.05, random_state=0).fit(tr
 print(f"AUROC {roc_auc_score(is_benign, detector.score_samples(new)):.3f}")
 
 # %%
-# The threshold is a quantile of the training rows' scores. The model has seen these rows, so that
-# more than 5 % of new benign tumours are beyond it. Taken from rows that it has not seen, the
-# threshold holds on new ones.
+# The threshold is a quantile of the training rows' scores. The model has seen these rows, and here
+# they are few, so that far more than 5 % of new benign tumours are beyond it. Taken from rows that
+# the model has not seen, the threshold holds on new ones.
 
 unseen = AutoencoderOutlierDetector(
     contamination=0.05, threshold="cross_fitted", random_state=0
