@@ -137,6 +137,12 @@ class GaussianCode(Objective):
             return None
         return self.loss.normaliser(self._scale(out)).sum(-1)  # type: ignore[attr-defined]
 
+    def origin(self, d):
+        if not isinstance(self.loss, Likelihood):
+            return 0.0
+        start = (1.0,) * d if self.start is None else self.start
+        return float(self.loss.normaliser(self.loss.known_scale(torch.tensor(start))).sum())
+
     def shares_state(self, other):
         return isinstance(other, GaussianCode)
 

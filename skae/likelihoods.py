@@ -46,6 +46,10 @@ class Likelihood(Loss):
         """What the scales add to the elements."""
         return torch.zeros_like(scale)
 
+    def known_scale(self, start: Tensor) -> Tensor:
+        """The scale that is given, or where it starts if it is learned."""
+        return start
+
     def start_scale(self, variance: Tensor, shared: bool) -> Tensor:
         """The scale of features that are predicted with this variance, where it is not zero."""
         return torch.ones_like(variance)
@@ -124,10 +128,17 @@ class LocationScale(Likelihood):
         slope = self.slope(raw - x)
         return slope if self.learns else slope.div_(self._scale(raw))
 
+    def known_scale(self, start):
+        return start if self.learns else torch.as_tensor(self.scale).to(start).expand_as(start)
+
     def with_scale(self, scale, shared):
         if scale.ndim > 1:
             return type(self)(scale.unsqueeze(-2))  # type: ignore[call-arg]
         return type(self)(float(scale[0]) if shared else tuple(scale.tolist()))  # type: ignore[call-arg]
+
+    @property
+    def _usual_scale(self) -> float:
+        return float(torch.as_tensor(self.scale).double().mean())
 
     def _scale(self, like: Tensor) -> Tensor:
         """Of shape (d,) or () or that of a stack, as `like` is."""
@@ -172,7 +183,7 @@ class Gaussian(LocationScale):
         return self.scale
 
     def unit(self, s):
-        return 1.0 if self.learns else s * s
+        return 1.0 if self.learns else s * s / self._usual_scale
 
     def accumulate(self, x, raw, scale, weight, total):
         e = raw.sub_(x)
@@ -225,7 +236,7 @@ class Laplace(LocationScale):
         return tuple(2 * each**2 for each in s) if isinstance(s, tuple) else 2 * s**2
 
     def unit(self, s):
-        return 1.0 if self.learns else s
+        return 1.0 if self.learns else s / self._usual_scale
 
     def draw(self, raw, rng):  # the difference of two exponential variables
         u, v = rng.uniform(raw), rng.uniform(raw)
@@ -361,6 +372,11 @@ class Mixed(_Coupled):
     def normaliser(self, scale):
         d = scale.shape[-1]
         return self._joined(d, lambda part: part.likelihood.normaliser(scale[..., part.columns]))
+
+    def known_scale(self, start):
+        return self._joined(
+            len(start), lambda part: part.likelihood.known_scale(start[part.columns])
+        )
 
     def start_scale(self, variance, shared):
         return self._joined(

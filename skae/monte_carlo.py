@@ -127,10 +127,14 @@ def fixed_draws(n: int, k: int) -> Tensor:
     """Standard normal numbers of shape (n, k), always the same ones, in float64.
 
     What all rows share does not average out over them. So these come from a scrambled Sobol
-    sequence, in a random order, and many have the moments of their distribution.
+    sequence, in a random order, and many have the moments of their distribution. (Torch's has a
+    largest k, beyond which they are random.)
     """
+    generator = torch.Generator().manual_seed(0)
+    if k > SobolEngine.MAXDIM:
+        return torch.randn(n, k, generator=generator, dtype=torch.float64)
     u = SobolEngine(k, scramble=True, seed=0).draw(n, dtype=torch.float64)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(n, generator=generator)
     epsilon = torch.special.ndtri(u[order].clamp(_TAIL, 1 - _TAIL))
     return whitened(epsilon) if n >= ENOUGH else epsilon
 

@@ -279,6 +279,13 @@ class Objective:
         """The objective for inference, with what its state has learned in its fields."""
         return self
 
+    def origin(self, d: int) -> float:
+        """The loss of d features that its relative changes are measured from.
+
+        Zero, but for a density, whose logarithm has no zero of its own: it depends on X's units.
+        """
+        return 0.0
+
     @property
     def noise(self) -> str | None:
         """The parameter that makes a training step random, for messages; None if none does."""
@@ -302,7 +309,8 @@ class Objective:
     needs_input = False
 
     #: Fraction of the schedule's horizon before which the losses of epochs do not compare, since
-    #: what is optimised still changes: until then training does not stop by them.
+    #: what is optimised still changes: until then training does not stop by them, and no epoch is
+    #: the best.
     settled = 0.0
 
     #: Whether `dropout` covers the code (it does not where the code is a Gaussian's parameters).

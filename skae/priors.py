@@ -145,7 +145,10 @@ class Drawn(Prior):
     def draw(self, n, k, rng):
         generator = rng.generators[0]
         seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
-        drawn = torch.as_tensor(self.function(n, seed))
+        drawn = self.function(n, seed)
+        if hasattr(drawn, "to_numpy"):  # a DataFrame
+            drawn = drawn.to_numpy(copy=True)
+        drawn = torch.as_tensor(drawn)
         if drawn.shape != (n, k):
             raise ValueError(
                 f"prior must return an array of shape (n, n_components), here ({n}, {k}), but it "

@@ -11,11 +11,11 @@ from torch import Tensor
 class Monitor:
     """Watches one loss per model, the validation loss where there is one.
 
-    A model stops when its watched loss has not fallen below ``best - tol |best|`` for
+    A model stops when its watched loss has not fallen below ``best - tol |best - origin|`` for
     `n_iter_no_change` epochs in a row, when its gradient's norm is at most `gradient_tol`, or when
     its loss is no longer finite. With validation, the parameters of the best epoch are kept;
-    without, those of the last. No epoch is waited for before the objective has settled, and its
-    training losses till then are no measure.
+    without, those of the last. Before the objective has settled losses are no measure: no epoch is
+    waited for, and none is the best.
     """
 
     def __init__(
@@ -24,8 +24,10 @@ class Monitor:
         tol: float | None,
         n_iter_no_change: int,
         gradient_tol: float | None = None,
+        origin: float = 0.0,
     ):
         self.tol, self.patience, self.gradient_tol = tol, n_iter_no_change, gradient_tol
+        self.origin = origin
         self.loss_curves: list[list[float]] = [[] for _ in range(models)]
         self.validation_curves: list[list[float]] = [[] for _ in range(models)]
         self.best = [math.inf] * models
@@ -58,11 +60,13 @@ class Monitor:
             if not (math.isfinite(loss[i]) and math.isfinite(watched)):
                 self._stop(i, "diverged", self._row(i, flat))
                 continue
-            if not settled and validation is None:
+            self.improved[i] = False
+            if not settled:
                 continue
             best = self.best[i]
-            better = watched < best - (self.tol or 0.0) * (abs(best) if best < math.inf else 0.0)
-            self.waited[i] = 0 if better or not settled else self.waited[i] + 1
+            size = abs(best - self.origin) if best < math.inf else 0.0
+            better = watched < best - (self.tol or 0.0) * size
+            self.waited[i] = 0 if better else self.waited[i] + 1
             self.improved[i] = watched < best
             if watched < best:
                 self.best[i] = watched

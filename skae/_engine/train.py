@@ -122,8 +122,9 @@ class Run:
         self.engine = self.plan.engine(network, objective, self.buffer, streams, source.n)
         self.models = models or 1
         self.monitor = Monitor(
-            self.models, training.tol, training.n_iter_no_change, training.gradient_tol
-        )
+            self.models, training.tol, training.n_iter_no_change, training.gradient_tol,
+            objective.origin(source.d),
+        )  # fmt: skip
         width = network.encoder_outputs(self.buffer.flat.new_zeros(2, source.d))
         k = next(k for k in range(1, width + 1) if objective.code_width(k) == width)
         state = objective.init_state(source.d, k)
@@ -152,7 +153,7 @@ class Run:
             each = gradient.reshape(self.models, -1).norm(dim=-1)
             norms = (each / self.training.unit).tolist()
         checked = self.evaluate() if self.validation else None
-        settled = progress > self.objective.settled
+        settled = progress > self.objective.settled or progress >= 1.0
         self.monitor.record(loss, checked, self.buffer.flat, settled, norms)
         if checked is not None and self.monitor.improved[0]:
             self.best_buffers, self.best_state = self.network.buffers(), self.objective_state

@@ -116,10 +116,17 @@ def code_moments(
     return found
 
 
-def prior_spread(prior: Prior, k: int) -> Tensor:
-    """Standard deviation of every unit under the prior, of shape (k,), from many draws."""
+def prior_spread(prior: Prior, k: int, n: int) -> Tensor:
+    """Standard deviation of every unit under the prior, of shape (k,), from many times n draws."""
     rng = Draws([torch.Generator().manual_seed(0)], torch.float64, "cpu")
-    return prior.draw(_DRAWS, k, rng).std(0)
+    drawn = [prior.draw(n, k, rng) for _ in range(math.ceil(_DRAWS / n))]
+    spread = torch.cat(drawn).std(0)
+    if not (spread > 0).all():
+        unit = int((spread <= 0).nonzero()[0])
+        raise ValueError(
+            f"prior is constant in unit {unit}, so that no code could follow it. Change it."
+        )
+    return spread
 
 
 def fault_of_spread(spread: Tensor) -> str | None:
@@ -150,9 +157,11 @@ def _effective_number(shares: Tensor) -> float:
     return math.exp(float(torch.special.entr(shares.double()).sum()))
 
 
-def fault_of_discriminator(loss: float) -> str | None:
+def fault_of_discriminator(loss: float, smoothing: float) -> str | None:
     """What is wrong with a discriminator of this loss; None if nothing is."""
-    if loss >= _BEATEN * math.log(4):
+    s = torch.tensor([smoothing, 1 - smoothing], dtype=torch.float64)
+    least = float(torch.special.entr(s).sum())  # that labels so smoothed allow
+    if loss - least >= _BEATEN * (math.log(4) - least):
         return None
     return (
         f"A discriminator tells most codes from draws of the prior (its loss is {loss:.2g} "

@@ -247,6 +247,9 @@ class BaseAutoencoder(
         return self._fit(X, y, sample_weight, 1, keep=True, partial=True)
 
     def _fit(self, X, y, sample_weight, epochs: int, keep: bool, partial: bool = False, **known):
+        if not keep:  # what callbacks see of this fit is not that of the last one
+            for name in self.__dict__.pop("_own_names", ()):
+                self.__dict__.pop(name, None)
         kept = getattr(self, "_training", None) if keep else None
         data = read_data(self, X, reset=not (partial and kept), **self._arithmetic())
         if kept is not None and not kept.continues(self._settings(), data.source):
@@ -280,7 +283,8 @@ class BaseAutoencoder(
                 name: data.give_back(value) if isinstance(value, Tensor) else value
                 for name, value in self._reported(state).items()
             }
-            return made | own | {"_namespace": namespace_name(X), "_n_trained": source.n}
+            names = {"_own_names": tuple(own)} if own else {}
+            return made | own | names | {"_namespace": namespace_name(X), "_n_trained": source.n}
 
         def continuing(state: Mapping, parameters: dict[str, Tensor]) -> Start:
             return start._replace(state=state, initial=parameters, seen=(objective, m, task))

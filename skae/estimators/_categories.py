@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils._array_api import _convert_to_numpy, get_namespace
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length
@@ -127,11 +128,15 @@ class HasCategories:
         Returns
         -------
         labels : ndarray of shape (n_samples,)
-            Numbers of clusters from 0, or classes.
+            Numbers of clusters from 0, or classes; of X's kind of array, save for classes that
+            are no whole numbers.
         """
         data = self._read(X, "predict")
-        index = self._probabilities(data).argmax(-1).cpu().numpy()
-        return self.classes_[index] if hasattr(self, "classes_") else index
+        index = self._probabilities(data).argmax(-1)
+        if not hasattr(self, "classes_"):
+            return data.as_given(index)
+        labels = self.classes_[index.cpu().numpy()]
+        return data.as_given(torch.from_numpy(labels)) if labels.dtype.kind in "biu" else labels
 
     def _probabilities(self, data: Data) -> Tensor:
         codes = self._by_chunks(data, self._encode, self._n_features_out)

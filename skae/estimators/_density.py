@@ -113,7 +113,8 @@ class FittedDensity(FittedAutoencoder):
 
         which tends to log p(x) from below as S grows. The draws z_s = mu + sigma epsilon_s are
         the same epsilon for all rows and at every call, so that a row's score depends on nothing
-        but the row. For few samples it is the mean over 64 draws or more, in sets of S. (With two
+        but the row. They are an estimate, whose error the rows share: within tenths of a nat, above
+        or below. For few samples it is the mean over 64 draws or more, in sets of S. (With two
         stochastic layers z is both codes, and the evidence lower bound is drawn throughout.)
         `n_importance_samples` may be set anew without fitting again.
 
@@ -151,23 +152,23 @@ class FittedDensity(FittedAutoencoder):
         """
         data = self._read(X, "score")
         score, weight = self._bounds(data.source).double(), read_weight(sample_weight, data)
-        return float((score if weight is None else score * weight.double()).mean())
+        score = score / len(score)  # before they are summed, which may overflow
+        return float((score if weight is None else score * weight.double()).sum())
 
     @property
     def _model(self) -> GaussianModel:
         return GaussianModel(self.encoder_, self.decoder_, self.objective_)
 
     def _bounds(self, source: Source) -> Tensor:
-        self._check_samples()
+        self._check_now("n_importance_samples")
         model, S = self._model, self.n_importance_samples
         at_once = min(BLOCK, max(ENOUGH, S))
         return in_chunks(
             source, lambda x, out: model.bound(x, S), None, lambda: at_once * self._widest
         )
 
-    def _check_samples(self) -> None:
-        """Validate the present number of samples, which may have been set after training."""
-        name = "n_importance_samples"
-        constraint = {name: self._parameter_constraints[name]}
-        given = {name: self.n_importance_samples}
-        validate_parameter_constraints(constraint, given, type(self).__name__)
+    def _check_now(self, *names: str) -> None:
+        """Validate these parameters, which may have been set after training."""
+        constraints = {name: self._parameter_constraints[name] for name in names}
+        given = {name: getattr(self, name) for name in names}
+        validate_parameter_constraints(constraints, given, type(self).__name__)

@@ -33,7 +33,10 @@ class Data(NamedTuple):
 
     def give_back(self, result: Tensor) -> Any:
         """The result in X's kind of array, dtype and device."""
-        result = result.detach().to(self.dtype)
+        return self.as_given(result.detach().to(self.dtype))
+
+    def as_given(self, result: Tensor) -> Any:
+        """The same without a change of dtype."""
         xp, is_array_api = get_namespace(self.X)
         if not is_array_api or sp.issparse(self.X):
             return result.cpu().numpy()

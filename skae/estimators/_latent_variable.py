@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
+from operator import index
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from skae.objective import Objective, Rows
 
 _COLLAPSED = 0.25  # of the units active, below which a warning says so
 _ROUNDING = 1e-6
-_SUM_ROUNDING = 1e-3  # of the mean of a row's shares, in float32
+_SUM_ROUNDING = 1e-3  # of a row's shares, in float32
 _SPREADS: dict[str, Any] = {"gaussian": Gaussian, "laplace": Laplace}
 _OTHERS: dict[str, Likelihood] = {"bernoulli": Bernoulli(), "poisson": Poisson()}
 
@@ -92,8 +93,8 @@ class LatentVariableAutoencoder(FittedDensity, BaseAutoencoder):
         Where `activity_` exceeds 0.01 (Burda et al., section 5.2): the units that tell rows apart.
 
     noise_variance_ : float or ndarray of shape (n_features_in_,)
-        Variance of a feature given the code under "gaussian" and "laplace", given or learned; NaN
-        for the columns of categories.
+        Variance of a feature given the code under "gaussian" and "laplace", given or learned: one
+        number, or one for each feature under "per_feature", NaN for the columns of categories.
 
     components_ : ndarray of shape (n_components_, n_features_in_)
         Weights of the posterior means of a linear encoder of one layer.
@@ -186,7 +187,7 @@ class LatentVariableAutoencoder(FittedDensity, BaseAutoencoder):
         if self.categorical_groups is None:
             return ()
         try:
-            groups = tuple(tuple(int(c) for c in group) for group in self.categorical_groups)
+            groups = tuple(tuple(map(index, group)) for group in self.categorical_groups)
         except (TypeError, ValueError):
             groups = ((),)
         columns = [column for group in groups for column in group]
@@ -205,6 +206,7 @@ class LatentVariableAutoencoder(FittedDensity, BaseAutoencoder):
                 f"categorical_groups has column {wrong[0]}, but X has the columns 0 to "
                 f"{data.source.d - 1}. Number them from 0."
             )
+        check_one_hot(data.source, self._groups())
         return super()._objective_for(data, weight, kept)
 
     def _settings(self):
@@ -216,23 +218,9 @@ class LatentVariableAutoencoder(FittedDensity, BaseAutoencoder):
         if not isinstance(loss, Mixed):
             check_range(self, loss, m, said=said)
             return
-        groups = loss.groups
-        for columns in groups:
-            self._check_one_hot(columns, m.take(columns))
-        others = sorted(set(range(len(m.mean))) - {c for group in groups for c in group})
+        others = sorted(set(range(len(m.mean))) - {c for group in loss.groups for c in group})
         if others:
             check_range(self, loss.numeric, m.take(others), others, said)
-
-    def _check_one_hot(self, columns: Sequence[int], m: Moments) -> None:
-        total = float(m.mean.sum())
-        is_share = float(m.low.min()) >= -_ROUNDING and float(m.high.max()) <= 1 + _ROUNDING
-        if not is_share or abs(total - 1) > _SUM_ROUNDING:
-            raise ValueError(
-                f"categorical_groups holds {tuple(columns)}, but these columns are no category in "
-                f"one-hot form: they lie in [{float(m.low.min()):g}, {float(m.high.max()):g}] and "
-                f"add up to {total:g} on average, instead of 1. Encode them with OneHotEncoder, "
-                "or leave them out."
-            )
 
     def _train(
         self, network: Network, objective: Objective, source: Source, rows: Rows, **options: Any
@@ -272,6 +260,24 @@ class LatentVariableAutoencoder(FittedDensity, BaseAutoencoder):
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = self.likelihood == "poisson"
         return tags
+
+
+def check_one_hot(source: Source, groups: Sequence[Sequence[int]]) -> None:
+    """Raise unless every row has a category of each group, or shares of several that make 1."""
+    for part, x in source.chunks() if groups else ():
+        for columns in groups:
+            own = x[:, list(columns)]
+            total = own.sum(-1)
+            is_share = (own >= -_ROUNDING).all(-1) & (own <= 1 + _ROUNDING).all(-1)
+            wrong = (~is_share | ((total - 1).abs() > _SUM_ROUNDING)).nonzero()
+            if len(wrong):
+                i = int(wrong[0])
+                raise ValueError(
+                    f"categorical_groups holds {tuple(columns)}, but these columns are no category "
+                    f"in one-hot form: in row {part.start + i} they are "
+                    f"{[float(f'{v:g}') for v in own[i].tolist()]}, instead of a 1 among zeros. "
+                    "Encode them with OneHotEncoder, or leave them out."
+                )
 
 
 def row_variance(network: Network, mean_of: Means, source: Source, weight: Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import ClassifierTags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -106,7 +107,9 @@ class AdversarialAutoencoder(HasCategories, BaseAutoencoder):
 
     n_clusters : int or "classes", default=None
         Number of categories. "classes" has one for each class in y. None has no categories, and
-        ignores y, as a number does.
+        ignores y, as a number does. For scikit-learn it is a clusterer with a number, and a
+        classifier with "classes", whose `score` is that of the reconstruction all the same: give
+        ``scoring="accuracy"`` to a search.
 
     cluster_weights : array-like of shape (n_clusters,), default=None
         How often each category, or class in the order of `classes_`, comes under the prior; None
@@ -343,11 +346,11 @@ class AdversarialAutoencoder(HasCategories, BaseAutoencoder):
         width = network.encoder_outputs(source.take(slice(0, 1)))
         game = self._game(source, rows, width)
         rows = Rows(weight=rows.weight)
+        k, size = width - self._n_categories, min(options["training"].batch_size, source.n)
+        spread = prior_spread(game.parts[0].prior, k, size)
         result = train(network, objective, source, rows=rows, further=game, **options)
         m = code_moments(network, objective, result.parameters, source, rows, width)
-        style, *_ = game.parts
-        k = width - self._n_categories
-        std = m.variance[:k].sqrt().cpu() / prior_spread(style.prior, k)  # type: ignore[index]
+        std = m.variance[:k].sqrt().cpu() / spread  # type: ignore[index]
         return result._replace(learned={**result.learned, "spread": std, "shares": m.mean[k:]})
 
     def _priors(self) -> tuple[Prior, ...]:
@@ -383,7 +386,11 @@ class AdversarialAutoencoder(HasCategories, BaseAutoencoder):
         if self._n_categories:
             faults.append(fault_of_clusters(result.learned["shares"], self._cluster_weights()))
         curve = result.learned["discriminator_curve"]
-        faults += [fault_of_discriminator(float(loss)) for part in curve[-1:] for loss in part]
+        faults += [
+            fault_of_discriminator(float(loss), float(self.label_smoothing))
+            for part in curve[-1:]
+            for loss in part
+        ]
         if any(faults):
             rates = (f"{player}_learning_rate_init (now "
                      f"{self._rate(f'{player}_learning_rate_init'):g})"
@@ -436,4 +443,8 @@ class AdversarialAutoencoder(HasCategories, BaseAutoencoder):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = self.n_clusters == "classes"
+        if self.n_clusters == "classes":
+            tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
+        elif self.n_clusters is not None:
+            tags.estimator_type = "clusterer"
         return tags

@@ -99,8 +99,8 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         their mid-ranks.
 
     bandwidth : float or sequence of float, default=0.4
-        Of all kernel denoisers, or of pairs of them in turn, in standard deviations of a feature (under
-        ``scale=None``, in the units of X; of ranks, in root mean square deviations of X).
+        Of all kernel denoisers, or of pairs of them in turn, in standard deviations of a feature
+        (under ``scale=None``, in the units of X; of ranks, in root mean square deviations of X).
 
     n_prototypes : int, default=2048
         Sample rows that a kernel denoiser stores, at most, drawn at random.

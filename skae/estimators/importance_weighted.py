@@ -121,6 +121,7 @@ class ImportanceWeightedAutoencoder(LayeredAutoencoder):
     @property
     def _weighs_codes(self) -> bool:
         """Whether codes are weighted means; that of one sample would be nothing but noise."""
+        self._check_now("code", "n_importance_samples")
         return self.code == "importance_weighted" and self.n_importance_samples > 1
 
     def _by_chunks(self, data, function, width):
@@ -130,7 +131,6 @@ class ImportanceWeightedAutoencoder(LayeredAutoencoder):
     def _encode(self, x, out=None):
         if not self._weighs_codes:
             return super()._encode(x, out)
-        self._check_samples()
         return self._model.mean_code(x, self.n_importance_samples)
 
     def _coding(self) -> Any:

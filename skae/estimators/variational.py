@@ -51,7 +51,7 @@ class VariationalAutoencoder(LatentVariableAutoencoder):
 
     free_bits : float, default=0.0
         Nats of divergence that cost a unit nothing: each counts max(free_bits, KL), KL being the
-        mean over a batch [5]_. Against posterior collapse.
+        mean over a batch [5]_. Against posterior collapse; without effect under ``beta=0``.
 
     Attributes
     ----------

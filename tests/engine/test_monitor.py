@@ -175,13 +175,24 @@ def test_no_epoch_counts_before_the_objective_has_settled():
     assert len(monitor.loss_curves[0]) == 7
 
 
-def test_held_out_losses_are_a_measure_from_the_start_but_nothing_stops_by_them():
+def test_held_out_losses_from_before_it_has_settled_are_not_the_best():
     monitor = Monitor(1, 0.0, 2)
-    for epoch, loss in enumerate([1.0, 2.0, 2.0, 2.0, 2.0, 2.0]):
+    for epoch, loss in enumerate([1.0, 2.0, 2.0, 2.0, 5.0, 4.0, 6.0, 6.0]):
         monitor.record([9.0], [loss], flat_at(epoch), settled=epoch >= 4)
-        assert bool(monitor.active) == (epoch < 5)
-    assert monitor.best == [1.0]
-    assert monitor.chosen(flat_at(9)).tolist() == flat_at(0).tolist()
+        assert bool(monitor.active) == (epoch < 7)
+        assert monitor.improved == [epoch in (4, 5)]
+    assert monitor.best == [4.0]
+    assert monitor.chosen(flat_at(9)).tolist() == flat_at(5).tolist()
+    assert len(monitor.validation_curves[0]) == 8
+
+
+@pytest.mark.parametrize("shift", [0.0, 100.0, -10.0])
+def test_relative_changes_are_from_the_origin(shift):
+    monitor = Monitor(1, 0.1, 2, origin=shift)
+    for epoch, loss in enumerate([10.0, 8.0, 7.0, 6.4, 6.2]):
+        monitor.record([loss + shift], None, flat_at(epoch))
+    assert monitor.waited == [2]
+    assert monitor.reasons == ["converged"]
 
 
 def test_a_model_stops_where_its_gradient_vanishes():

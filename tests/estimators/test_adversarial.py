@@ -1,17 +1,21 @@
 """AdversarialAutoencoder: codes that follow a prior, clusters, and a few labels."""
 
 import math
+import os
 import pickle
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
 from scipy.spatial.distance import cdist
-from sklearn.base import clone
+from sklearn import config_context
+from sklearn.base import clone, is_classifier, is_clusterer
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import cross_val_score
 from torch import nn
 
 from skae import AdversarialAutoencoder, Autoencoder
@@ -146,9 +150,9 @@ def test_a_decoder_without_parameters_is_sampled_too(X):
 
 
 def test_samples_are_decoded_draws(X):
-    model = quick(prior=Gaussian(0.0), hidden_layer_sizes=()).fit(X)
+    model = quick(prior=Gaussian(1e-12), hidden_layer_sizes=()).fit(X)
     expected = model.inverse_transform(np.zeros((1, 2)))
-    np.testing.assert_allclose(model.sample(3), np.repeat(expected, 3, axis=0))
+    np.testing.assert_allclose(model.sample(3), np.repeat(expected, 3, axis=0), atol=1e-9)
 
 
 def test_a_few_samples_at_a_time_have_the_same_distribution(X, monkeypatch):
@@ -403,13 +407,14 @@ def test_a_torch_module_does_what_the_estimator_does(X):
 
 
 def test_an_interrupt_keeps_what_there_is(X):
+    before = math.ceil(_adversarial._DRAWS / 16)  # training
     calls = []
 
     def prior(n, random_state):
         calls.append(n)
-        if len(calls) == 10:
+        if len(calls) == before + 10:
             raise KeyboardInterrupt
-        return np.zeros((n, 2))
+        return uniform(n, random_state)
 
     with pytest.warns(ConvergenceWarning, match="interrupted after 2 epochs"):
         model = quick(prior=prior).fit(X)
@@ -477,10 +482,11 @@ def test_a_code_that_is_wider_than_its_prior_is_told(X):
     assert "The code has escaped" in message
 
 
-def test_a_discriminator_that_always_wins_is_told(X):
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_a_discriminator_that_always_wins_is_told(X, smoothing):
     model = quick(prior=lambda n, random_state: np.random.default_rng(random_state).normal(
         50.0, 1.0, size=(n, 2)), max_iter=80, discriminator_learning_rate_init=0.05,
-        generator_learning_rate_init=1e-6)  # fmt: skip
+        generator_learning_rate_init=1e-6, label_smoothing=smoothing)  # fmt: skip
     (message,) = told(model, X)
     assert "A discriminator tells most codes from draws of the prior" in message
 
@@ -565,3 +571,47 @@ def test_methods_that_need_categories_say_so(X):
 def test_samples_are_asked_for_in_numbers(X, given):
     with pytest.raises(ValueError, match="parameter of AdversarialAutoencoder must be"):
         quick().fit(X).sample(**given)
+
+
+# ---- as scikit-learn sees it
+
+
+def test_it_is_a_clusterer_or_a_classifier_by_its_categories(X):
+    plain, clusters, classes = quick(), quick(n_clusters=3), quick(n_clusters="classes")
+    assert [is_clusterer(each) for each in (plain, clusters, classes)] == [False, True, False]
+    assert [is_classifier(each) for each in (plain, clusters, classes)] == [False, False, True]
+    y = np.arange(len(X)) // (len(X) // 2 + 1)  # sorted: folds without strata have one class
+    assert np.isfinite(cross_val_score(classes, X, y, cv=2, scoring="accuracy")).all()
+
+
+@pytest.mark.skipif(os.environ.get("SCIPY_ARRAY_API") != "1", reason="needs SCIPY_ARRAY_API=1")
+def test_a_tensor_in_gives_categories_as_a_tensor(X):
+    with config_context(array_api_dispatch=True):
+        tensor = torch.tensor(X)
+        clusters = quick(n_clusters=3).fit(tensor)
+        assert isinstance(clusters.labels_, torch.Tensor)
+        assert torch.equal(clusters.predict(tensor), clusters.predict_proba(tensor).argmax(-1))
+        y = labels(len(X), len(X))
+        numbers = quick(n_clusters="classes").fit(tensor, y + 5)
+        assert set(numbers.predict(tensor).tolist()) <= {5, 6, 7}
+        words = quick(n_clusters="classes").fit(tensor, np.array(["a", "b", "c"])[y])
+        assert set(words.predict(tensor)) <= {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("kind", [np.asarray, pd.DataFrame, torch.as_tensor])
+def test_a_prior_of_ones_own_is_asked_for_batches_alone(X, kind):
+    asked = []
+
+    def drawn(n, random_state):
+        asked.append(n)
+        return kind(uniform(n, random_state))
+
+    model = quick(prior=drawn).fit(X)
+    assert max(asked) == 16
+    np.testing.assert_allclose(model.spread_, quick(prior=uniform).fit(X).spread_, rtol=0.1)
+
+
+def test_a_prior_that_is_constant_in_a_unit_is_refused_before_training(X):
+    flat = lambda n, random_state: uniform(n, random_state) * [1, 0]  # noqa: E731
+    with pytest.raises(ValueError, match="prior is constant in unit 1"):
+        quick(prior=flat).fit(X)

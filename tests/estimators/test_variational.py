@@ -339,6 +339,8 @@ def test_a_table_of_categories_alone(table):
 @pytest.mark.parametrize(
     ("groups", "match"),
     [
+        ([["0", "1"]], "two or more column numbers"),
+        ([[0.9, 1.2]], "two or more column numbers"),
         ([[0]], "two or more column numbers"),
         ([0, 1], "two or more column numbers"),
         ([[0, 1], [1, 3]], "no column in two of them"),
@@ -346,7 +348,8 @@ def test_a_table_of_categories_alone(table):
         ([[0, 9]], "has column 9, but X has the columns 0 to 5"),
         ([[0, -1]], "has column -1"),
         ([[0, 2]], r"holds \(0, 2\), but these columns are no category in one-hot form"),
-        ([[0, 3]], "add up to"),
+        ([[0, 3, 4, 5]], r"one-hot form: in row \d+ they are \[.*\], instead of a 1"),
+        ([[0, 3]], "in row 2 they are"),
     ],
 )
 def test_groups_that_are_no_categories_are_refused(table, groups, match):
@@ -408,11 +411,56 @@ def test_partial_fit_takes_passes(factors):
     assert np.isfinite(model.score(factors))
 
 
-def test_the_learned_variance_is_that_of_the_weights_kept(factors):
-    model = linear(early_stopping=True, max_iter=30, n_iter_no_change=5).fit(factors)
-    best = min(model.validation_loss_curve_)
-    assert best == pytest.approx(model.best_loss_)
-    assert best in model.validation_loss_curve_
+def test_the_learned_variance_is_that_of_the_weights_kept(digits):
+    X = digits[:150]
+    fit = {"hidden_layer_sizes": (32,), "learning_rate_init": 0.01, "batch_size": 32}
+    model = quick(early_stopping=True, max_iter=90, **fit).fit(X)
+    best = int(np.argmin(model.validation_loss_curve_)) + 1
+    assert best < 85
+    same = quick(early_stopping=True, max_iter=best, **fit).fit(X)
+    assert model.noise_variance_ == same.noise_variance_
+    assert model.score(X) == same.score(X)
+
+
+def test_early_stopping_keeps_no_epoch_from_inside_the_warm_up(digits):
+    model = quick(likelihood="bernoulli", early_stopping=True, warm_up=0.5, beta=8.0, max_iter=30,
+                  learning_rate_init=0.01).fit(digits[:300] / 16)  # fmt: skip
+    held_out = model.validation_loss_curve_
+    assert np.argmin(held_out) < 15  # where the divergence did not count yet
+    assert model.best_loss_ == min(held_out[15:])
+
+
+def test_an_epoch_is_the_best_even_where_all_are_warm_up(factors):
+    assert np.isfinite(quick(warm_up=1.0).fit(factors).best_loss_)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "laplace"])
+@pytest.mark.parametrize("variance", ["shared", "per_feature", 0.5])
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_tol_does_not_depend_on_units(factors, likelihood, variance, scale):
+    fit = {"likelihood": likelihood, "tol": 1e-2, "n_iter_no_change": 2, "max_iter": 200}
+    scaled = variance if isinstance(variance, str) else variance * scale**2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        a = quick(variance=variance, **fit).fit(factors)
+        b = quick(variance=scaled, **fit).fit(factors * scale)
+    assert a.stop_reason_ == "converged"
+    assert a.n_iter_ == b.n_iter_
+
+
+def test_scores_that_overflow_when_added_have_a_mean(factors):
+    far = np.full((4, 6), 1e200)
+    assert np.isfinite(quick().fit(factors).score(far))
+
+
+def test_more_code_units_than_sobol_has_dimensions(factors, monkeypatch):
+    monkeypatch.setattr(monte_carlo.SobolEngine, "MAXDIM", 1)
+    model = quick().fit(factors)
+    exact = linear(n_components=2).fit(factors)
+    assert np.isfinite(model.score(factors))
+    many = exact.set_params(n_importance_samples=2000).score(factors)
+    monkeypatch.undo()
+    assert many == pytest.approx(exact.score(factors), abs=0.1)
 
 
 def test_weights_are_seen_in_spite_of_the_noise(factors):
