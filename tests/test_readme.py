@@ -46,6 +46,7 @@ def test_every_python_block_runs_in_the_order_of_the_page(tmp_path, monkeypatch)
     flagged = (names["flags"] == -1).sum()
     assert names["why"].shape == (3 * flagged, 6)
     assert names["p"].min() > 0
+    assert names["by_auroc"].best_score_ > 0.9
 
 
 def test_every_estimator_is_in_the_table():

@@ -44,7 +44,7 @@ fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
 for name, values in accuracy.items():
     ax.plot(sizes, values, "o-", label=name)
 ax.axhline(pixels, color="0.5", linestyle=":", label="64 pixels")
-ax.set(xlabel="numbers per image", ylabel="accuracy on new images", xscale="log")
+ax.set(xlabel="numbers per image", ylabel="accuracy on new images", xscale="log", ylim=(None, 1))
 ax.set_xticks(sizes, labels=sizes)
 ax.minorticks_off()
 ax.legend(frameon=False)

@@ -2,8 +2,8 @@
 Outliers from one class, and why
 ================================
 
-Trained on benign tumours alone, an autoencoder reconstructs malignant ones badly. The error of
-a row is its score, the errors of its features are the explanation.
+Trained on benign tumours alone, a detector reconstructs malignant ones badly. The error of a row is
+its score, the errors of its features are the explanation.
 """
 
 import matplotlib.pyplot as plt
@@ -12,43 +12,30 @@ import pandas as pd
 from sklearn.datasets import load_breast_cancer
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from skae import Autoencoder, ReconstructionOutlierDetector
+from skae import AutoencoderOutlierDetector
 from skae.inspection import OutlierDisplay
 
 X, y = load_breast_cancer(return_X_y=True, as_frame=True)
 benign, malignant = X[y == 1], X[y == 0]
 train, held_out = train_test_split(benign, test_size=0.5, random_state=0)
-
-# %%
-# The network has more code units than features. What keeps it from copying is `input_dropout`:
-# half of the features are hidden at every step, and it has to predict them from the others.
-
-network = Autoencoder(
-    n_components=64, hidden_layer_sizes=(), activation="tanh", input_dropout=0.5, batch_size=32,
-    max_iter=100, tol=None, random_state=0,
-)  # fmt: skip
-detector = make_pipeline(
-    StandardScaler(), ReconstructionOutlierDetector(estimator=network, contamination=0.05)
-)
-detector.set_output(transform="pandas").fit(train)  # so that explanations have the names
-
 new = pd.concat([held_out, malignant])
 is_benign = (y[new.index] == 1).to_numpy()
+
+# %%
+# `AutoencoderOutlierDetector` takes the table as it is: it scales inside, and nothing has to be
+# chosen but `contamination`, the share of normal rows that may be flagged.
+
+detector = AutoencoderOutlierDetector(contamination=0.05, random_state=0).fit(train)
 print(f"AUROC {roc_auc_score(is_benign, detector.score_samples(new)):.3f}")
 
 # %%
-# The threshold is a quantile of the training rows' scores, which the network has seen, so that more
-# than 5 % of new benign tumours are beyond it. Taken from rows that a network has not seen, it is
-# nearer to what was asked for.
+# The threshold is a quantile of the training rows' scores. The model has seen these rows, and here
+# they are few, so that far more than 5 % of new benign tumours are beyond it. Taken from rows that
+# the model has not seen, the threshold holds on new ones.
 
-unseen = make_pipeline(
-    StandardScaler(),
-    ReconstructionOutlierDetector(
-        estimator=network, contamination=0.05, threshold="cross_fitted", random_state=0
-    ),
+unseen = AutoencoderOutlierDetector(
+    contamination=0.05, threshold="cross_fitted", random_state=0
 ).fit(train)
 for name, fitted in {"training": detector, "cross_fitted": unseen}.items():
     flagged = fitted.predict(new) == -1
@@ -58,18 +45,32 @@ for name, fitted in {"training": detector, "cross_fitted": unseen}.items():
     )
 
 # %%
-# Which features make the worst rows outliers? A row's error is the mean of its features' errors:
-# `feature_scores` has them, and the display shows their shares.
+# Which features make the worst rows outliers? `feature_scores` has what each contributes, and the
+# display shows their shares, of the twenty that contribute most.
 
-OutlierDisplay.from_estimator(detector, new, np.where(is_benign, "benign, new", "malignant"))
+kinds = np.where(is_benign, "benign, new", "malignant")
+OutlierDisplay.from_estimator(unseen, new, kinds)
 
 # %%
-# `explain` says it in a table, with what the network expects of a benign tumour that has the rest
-# of these values. In standard deviations, for the worst row:
+# `explain` says it in a table, for the two worst rows: a value, what the model expects of a benign
+# tumour that has the rest of these values, both in the units of the table, and the feature's share.
 
-scaled = detector[:-1].transform(new)
-worst = detector.score_samples(new).argmin()
-why = detector[-1].explain(scaled.iloc[[worst]], n_features=5)
-print(why.drop(columns="row").round(2).to_string(index=False))
+worst = new.iloc[np.argsort(unseen.score_samples(new))[:2]]
+why = unseen.explain(worst, n_features=4)
+print(why.round(2).to_string(index=False))
+
+# %%
+# How sure is a find? A p-value is the share of unseen benign tumours that look as odd. `predict`
+# bounds the share of normal rows that are flagged, `predict_fdr` the share of false finds among all
+# finds, here to a tenth.
+
+p = unseen.p_values(new)
+found = unseen.predict_fdr(new, level=0.1) == -1
+print(f"p-values below 0.05: {(p[is_benign] <= 0.05).mean():.1%} of new benign tumours")
+print(f"{found.sum()} finds, {is_benign[found].mean():.1%} of them benign")
+
+# %%
+# To detect with a model of your own, such as `PCA` or an autoencoder with layers that you choose,
+# put it into `ReconstructionOutlierDetector`, behind a scaler: the methods are the same.
 
 plt.show()

@@ -52,8 +52,11 @@ for n in (1, 10, 100):
     print(f"{n:3d} codes a row: {model.score(X_test):.2f} nats on new digits")
 shuffled = rng.permuted(X_test, axis=1)  # the same pixels, in any order
 fig, ax = plt.subplots(figsize=(6, 3), layout="constrained")
-for name, rows in {"training": X_train, "new": X_test, "pixels shuffled": shuffled}.items():
-    ax.hist(model.score_samples(rows), bins=40, density=True, alpha=0.6, label=name)
+rows_of = {"training": X_train, "new": X_test, "pixels shuffled": shuffled}
+bounds = {name: model.score_samples(rows) for name, rows in rows_of.items()}
+edges = np.histogram_bin_edges(np.concatenate(list(bounds.values())), 100)
+for name, values in bounds.items():
+    ax.hist(values, edges, density=True, alpha=0.6, label=name)
 ax.set(xlabel="bound on log p(x), nats", yticks=[])
 ax.legend(frameon=False)
 
@@ -67,7 +70,7 @@ plane = VariationalAutoencoder(
 fig, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
 LatentSpaceDisplay.from_estimator(plane, X_test, y_test, ax=axes[0])
 LatentSpaceDisplay.from_estimator(
-    plane, X_test, y_test, kind="decoded", image_shape=(8, 8), ax=axes[1]
+    plane, X_test, y_test, kind="decoded", image_shape=(8, 8), im_kw={"cmap": "gray_r"}, ax=axes[1]
 )
 
 plt.show()

@@ -38,7 +38,7 @@ ax.set_xticks(range(3), labels=grid["autoencoder__learning_rate_init"])
 ax.set_yticks(range(2), labels=grid["autoencoder__activation"])
 for (i, j), value in np.ndenumerate(scores):
     ax.text(j, i, f"{value:.4f}", ha="center", va="center")
-ax.set(xlabel="learning rate", title="squared error of new rows")
+ax.set(xlabel="learning rate", ylabel="activation", title="squared error of new rows")
 
 # %%
 # The width of the code is another matter. More units always reconstruct better, so that the error

@@ -31,9 +31,10 @@ models = {
 for model in models.values():
     model.fit(X)
 
-fig, axes = plt.subplots(2, 2, figsize=(8, 8.6), layout="constrained")
+fig, axes = plt.subplots(2, 2, figsize=(9.2, 7), layout="compressed")
 for ax, (name, model) in zip(axes.flat, models.items(), strict=True):
-    FeatureDisplay.from_estimator(model, image_shape=(8, 8), ax=ax)
+    # All four have the same scale, so that one colour bar in each line is enough.
+    FeatureDisplay.from_estimator(model, image_shape=(8, 8), colorbar=ax in axes[:, 1], ax=ax)
     ax.set_title(name)
 
 # %%

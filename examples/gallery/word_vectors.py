@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import scipy.sparse as sp
 import sklearn
+from matplotlib.transforms import Bbox
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 
@@ -100,10 +101,25 @@ groups = {
 }
 shown = [(word, colour) for colour, group in groups.items() for word in group if word in place]
 points = PCA(2).fit_transform(vectors[[place[word] for word, _ in shown]])
-fig, ax = plt.subplots(figsize=(8, 6), layout="constrained")
-for (word, colour), point in zip(shown, points, strict=True):
-    ax.plot(*point, "o", color=colour, markersize=4)
-    ax.annotate(word, point, xytext=(4, 2), textcoords="offset points", color=colour)
+fig, ax = plt.subplots(figsize=(9, 6.5), layout="constrained")
+ax.scatter(*points.T, s=16, color=[colour for _, colour in shown])
 ax.set(xticks=[], yticks=[])
+ax.margins(0.12)
+fig.draw_without_rendering()  # so that the size of words is known
+
+CORNERS = [(5, 3, "left"), (5, -9, "left"), (-5, 3, "right"), (-5, -9, "right"),
+           (5, 12, "left"), (5, -18, "left"), (-5, 12, "right"), (-5, -18, "right")]  # fmt: skip
+taken = [Bbox([at - 3, at + 3]) for at in ax.transData.transform(points)]
+for (word, colour), point in zip(shown, points, strict=True):
+    for x, y, side in CORNERS:  # the first where it covers no other word
+        label = ax.annotate(
+            word, point, (x, y), textcoords="offset points", color=colour, ha=side, size=9
+        )
+        box = label.get_window_extent()
+        if not any(box.overlaps(other) for other in taken):
+            break
+        if (x, y, side) != CORNERS[-1]:
+            label.remove()
+    taken.append(box)
 
 plt.show()

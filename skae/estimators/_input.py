@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from sklearn import get_config
+from sklearn.utils import _safe_indexing
 from sklearn.utils._array_api import _convert_to_numpy, get_namespace, supported_float_dtypes
 from sklearn.utils.validation import _check_sample_weight, _num_features, check_array, validate_data
 from torch import Tensor
@@ -16,6 +19,7 @@ from skae._engine.batches import Source, fill, is_memory_map, make_source, obser
 from skae._engine.start import Moments
 from skae.objective import Features
 
+_NAMED = 5  # columns that a message names
 _SMALL = (np.bool_, np.int8, np.uint8, np.int16, np.uint16, np.float16)
 _TORCH = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 
@@ -44,11 +48,53 @@ class Data(NamedTuple):
 def read_data(estimator: Any, X: Any, *, reset: bool, precision: str | None, device: Any) -> Data:
     """Validate X of shape (n_samples, n_features) against the estimator and make it a source."""
     finite = "allow-nan" if estimator._allows_nan else True
-    X = validate_data(
-        estimator, X, reset=reset, accept_sparse="csr", dtype=_wanted_dtype(X),
-        ensure_all_finite=finite,
-    )  # fmt: skip
+    with naming_text(X):
+        X = validate_data(
+            estimator, X, reset=reset, accept_sparse="csr", dtype=_wanted_dtype(X),
+            ensure_all_finite=finite,
+        )  # fmt: skip
     return _as_data(X, precision, device)
+
+
+@contextmanager
+def naming_text(X: Any) -> Iterator[None]:
+    """Have scikit-learn's refusal of text say which columns hold it, and what to do."""
+    try:
+        yield
+    except ValueError as error:
+        named = _columns_of_text(X) if "could not convert string" in str(error) else []
+        if not named:
+            raise
+        some = ", ".join(named[:_NAMED]) + (", ..." if len(named) > _NAMED else "")
+        raise ValueError(
+            f"{error}. Encode columns of text as numbers first, for example by OneHotEncoder in a "
+            f"ColumnTransformer in front, or leave them out; here: {some}."
+        ) from error
+
+
+def _columns_of_text(X: Any) -> list[str]:
+    """The columns that hold text which is no number, by name or place."""
+    if sp.issparse(X):
+        return []
+    X = X if hasattr(X, "shape") else np.asarray(X, dtype=object)
+    if len(X.shape) != 2:
+        return []
+    places = range(X.shape[1])
+    names = [repr(name) for name in getattr(X, "columns", ())] or [f"column {j}" for j in places]
+    columns = (np.asarray(_safe_indexing(X, j, axis=1)) for j in places)
+    return [name for name, column in zip(names, columns, strict=True) if _is_text(column)]
+
+
+def _is_text(column: np.ndarray) -> bool:
+    if column.dtype.kind not in "OUST":
+        return False
+    try:
+        column.astype(np.float64)
+    except ValueError:
+        return True
+    except TypeError:  # of an object that is neither text nor a number
+        return any(isinstance(value, str) for value in column)
+    return False
 
 
 def known_features(estimator: Any, m: Moments) -> Features:
@@ -87,7 +133,8 @@ def without_missing(
 
 def read_codes(estimator: Any, Z: Any, precision: str | None, device: Any) -> Data:
     """Validate codes of shape (n_samples, n_components_)."""
-    Z = check_array(Z, dtype=_wanted_dtype(Z), estimator=estimator)
+    with naming_text(Z):
+        Z = check_array(Z, dtype=_wanted_dtype(Z), estimator=estimator)
     width = estimator._n_features_out
     if _num_features(Z) != width:
         raise ValueError(
@@ -99,7 +146,8 @@ def read_codes(estimator: Any, Z: Any, precision: str | None, device: Any) -> Da
 
 def read_rows(estimator: Any, X: Any, precision: str | None, device: Any) -> Data:
     """Validate what a step in front of the estimator has made of X."""
-    X = check_array(X, accept_sparse="csr", dtype=_wanted_dtype(X), estimator=estimator)
+    with naming_text(X):
+        X = check_array(X, accept_sparse="csr", dtype=_wanted_dtype(X), estimator=estimator)
     return _as_data(X, precision, device)
 
 

@@ -32,7 +32,7 @@ from skae.estimators._bagging import (
 from skae.estimators._build import layer_sizes
 from skae.estimators._detector import BaseOutlierDetector
 from skae.estimators._estimator import estimator
-from skae.estimators._input import feature_label
+from skae.estimators._input import feature_label, naming_text
 from skae.estimators._kernel_denoiser import KernelDenoiser
 from skae.estimators._members import Design, Ensemble, Member, in_parts, train_networks
 from skae.estimators._scaling import View, scaling_of
@@ -202,10 +202,11 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
     }
 
     def _validated(self, X: Any, *, reset: bool) -> Any:
-        return validate_data(
-            self, X, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32],
-            ensure_all_finite="allow-nan",
-        )  # fmt: skip
+        with naming_text(X):
+            return validate_data(
+                self, X, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32],
+                ensure_all_finite="allow-nan",
+            )  # fmt: skip
 
     # ---- training
 

@@ -17,7 +17,7 @@ from skae.estimators._base import all_or_nothing
 from skae.estimators._calibration import Calibrated, source_of
 from skae.estimators._detector import BaseOutlierDetector
 from skae.estimators._estimator import estimator
-from skae.estimators._input import checked_weight
+from skae.estimators._input import checked_weight, naming_text
 from skae.estimators._training import seed_all
 from skae.estimators.autoencoder import Autoencoder
 
@@ -106,10 +106,11 @@ class ReconstructionOutlierDetector(BaseOutlierDetector):
     def _validated(self, X: Any, *, reset: bool) -> Any:
         held = self._unfitted() if reset else self.estimator_
         finite = "allow-nan" if _allows_nan(held) else True
-        return validate_data(
-            self, X, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32],
-            ensure_all_finite=finite,
-        )  # fmt: skip
+        with naming_text(X):
+            return validate_data(
+                self, X, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32],
+                ensure_all_finite=finite,
+            )  # fmt: skip
 
     def _named(self, X: Any) -> Any:
         """Rows with the column names of `fit`, for an estimator that selects by them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -53,19 +54,32 @@ def divided(
     return parts.subplots(sharex=sharex, sharey=sharey, squeeze=False)
 
 
+def checked_image_shape(image_shape: Sequence[int], d: int) -> tuple[int, ...]:
+    """The height and width, and 3 for colours, of an image of d features.
+
+    The displays ask before they compute anything, so that a mistake is told at once.
+    """
+    shape = tuple(image_shape) if np.ndim(image_shape) == 1 else ()
+    sizes = all(isinstance(size, Integral) and size > 0 for size in shape)
+    if not sizes or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4)):
+        raise ValueError(
+            "image_shape must be (height, width), or (height, width, 3) for colours, of whole "
+            f"numbers, got {image_shape!r}."
+        )
+    shape = tuple(int(size) for size in shape)
+    if math.prod(shape) != d:
+        side = math.isqrt(d)
+        such_as = f", such as ({side}, {side})" if side**2 == d else ""
+        raise ValueError(
+            f"image_shape={shape} has {math.prod(shape)} pixels, but there are {d} features. "
+            f"Pass a shape of {d} pixels{such_as}."
+        )
+    return shape
+
+
 def as_images(X: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
     """Rows of shape (n, d) as images of shape (n, height, width) or (n, height, width, 3)."""
-    shape = tuple(int(size) for size in image_shape)
-    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (3, 4)):
-        raise ValueError(
-            f"image_shape must be (height, width), or (height, width, 3) for colours, got {shape}."
-        )
-    if math.prod(shape) != X.shape[-1]:
-        raise ValueError(
-            f"image_shape={shape} has {math.prod(shape)} pixels, but there are {X.shape[-1]} "
-            "features."
-        )
-    return X.reshape(*X.shape[:-1], *shape)
+    return X.reshape(*X.shape[:-1], *checked_image_shape(image_shape, X.shape[-1]))
 
 
 def sheet_size(rows: int, columns: int, image_shape: Sequence[int]) -> tuple[float, float]:

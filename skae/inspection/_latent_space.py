@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import _num_features
 
 from skae.inspection._drawing import (
     GREY,
     UNSIGNED,
     Display,
     as_images,
+    checked_image_shape,
     divided,
     lightened,
     symmetric,
@@ -111,7 +113,9 @@ class LatentSpaceDisplay(Display):
         self.names = names
 
     @classmethod
-    def from_estimator(cls, estimator, X, y=None, *, ax=None, **plot_kw):
+    def from_estimator(
+        cls, estimator, X, y=None, *, kind="scatter", image_shape=None, ax=None, **plot_kw
+    ):
         """Encode X and draw the codes.
 
         Parameters
@@ -126,6 +130,12 @@ class LatentSpaceDisplay(Display):
         y : array-like of shape (n_samples,), default=None
             Labels or values of the rows, for colours and order.
 
+        kind : {"scatter", "decoded", "activations"}, default="scatter"
+            What to draw.
+
+        image_shape : tuple of int, default=None
+            Height and width of a decoded image, and 3 for colours, in [0, 1].
+
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
 
@@ -137,9 +147,12 @@ class LatentSpaceDisplay(Display):
         display : LatentSpaceDisplay
             The display.
         """
-        codes = dense(estimator.transform(X))
         decode = getattr(estimator, "inverse_transform", None)
-        return cls(codes, y=y, decode=decode).plot(ax, **plot_kw)
+        _check_kind(kind, image_shape, decode)
+        if kind == "decoded":
+            checked_image_shape(image_shape, _num_features(X))
+        made = cls(dense(estimator.transform(X)), y=y, decode=decode)
+        return made.plot(ax, kind=kind, image_shape=image_shape, **plot_kw)
 
     @classmethod
     def from_predictions(cls, codes, y=None, *, decode=None, names=None, ax=None, **plot_kw):
@@ -206,8 +219,7 @@ class LatentSpaceDisplay(Display):
         display : LatentSpaceDisplay
             This display.
         """
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {KINDS}, got {kind!r}.")
+        _check_kind(kind, image_shape, self.decode)
         self.axes_ = self.scatter_ = self.images_ = self.grid_ = self.im_ = None
         self.rho_hat_ = self.near_zero_ = self.points_ = None
         if kind == "scatter":
@@ -279,11 +291,6 @@ class LatentSpaceDisplay(Display):
         return drawn
 
     def _plot_decoded(self, ax, image_shape, n_grid, im_kw):
-        if image_shape is None or self.decode is None:
-            raise ValueError(
-                "kind='decoded' draws images: pass image_shape, and an estimator with "
-                "inverse_transform (or decode)."
-            )
         self.points_, codes_of, labels = self._plane()
         low, high = np.quantile(self.points_, [_EDGE, 1 - _EDGE], axis=0)
         across, up = np.linspace(low, high, n_grid).T
@@ -342,6 +349,16 @@ class LatentSpaceDisplay(Display):
             _mark_classes(heat, np.asarray(self.y)[order])
         self.figure_.align_ylabels(self.axes_)
         self._colour_bar(self.im_, list(self.axes_), "activation", shrink=0.7)
+
+
+def _check_kind(kind, image_shape, decode) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {KINDS}, got {kind!r}.")
+    if kind == "decoded" and (image_shape is None or decode is None):
+        raise ValueError(
+            "kind='decoded' draws images: pass image_shape, and an estimator with "
+            "inverse_transform (or decode)."
+        )
 
 
 def _is_class(y) -> bool:

@@ -103,7 +103,7 @@ def maximally_activating_inputs(
     True
     """
     network = holder(estimator, "encoder_")
-    d = _width_in(network)
+    d = width_in(network)
     a, k = _preactivations(network, d)
     units = np.arange(k) if units is None else _checked_units(units, k)
     parameter = next(network.encoder_.parameters(), torch.zeros(0))
@@ -133,7 +133,7 @@ def _checked_units(units: Any, k: int) -> np.ndarray:
     return units
 
 
-def _width_in(network: Any) -> int:
+def width_in(network: Any) -> int:
     """The width of what the encoder sees: of X, unless other steps stand in front of it."""
     first = next(network.encoder_.children(), None)
     return first.in_features if isinstance(first, nn.Linear) else network.n_features_in_

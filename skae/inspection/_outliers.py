@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from skae.inspection._drawing import (
     Display,
     as_images,
+    checked_image_shape,
     divided,
     draw_sheet,
     lightened,
@@ -19,6 +20,7 @@ from skae.inspection._drawing import (
 )
 from skae.inspection._fitted import checked_names, dense, names_seen
 
+_CHARACTER = 0.06  # inches that a character of the features' names takes
 _FACTOR = 30.0  # between the scores of negative errors, from which on their axis is logarithmic
 
 
@@ -39,7 +41,9 @@ class OutlierDisplay(Display):
         How much every feature adds to a row's being an outlier.
 
     y : array-like of shape (n_samples,), default=None
-        What the rows are known to be, one colour each.
+        What the rows are known to be, one colour each. The legend has its values: 1 and -1 as
+        inlier and outlier, which they are in scikit-learn, other numbers after the name of y. None
+        tells rows below the threshold, the outliers, from the others.
 
     feature_names : list of str, default=None
         Names of the features.
@@ -102,7 +106,9 @@ class OutlierDisplay(Display):
         self.feature_names = feature_names
 
     @classmethod
-    def from_estimator(cls, estimator, X, y=None, *, feature_names=None, ax=None, **plot_kw):
+    def from_estimator(
+        cls, estimator, X, y=None, *, feature_names=None, image_shape=None, ax=None, **plot_kw
+    ):
         """Score X and draw the scores.
 
         Parameters
@@ -120,6 +126,9 @@ class OutlierDisplay(Display):
         feature_names : list of str, default=None
             Names of the features; None is those that the detector sees, or x0, x1 and so on.
 
+        image_shape : tuple of int, default=None
+            Height and width of the images that contributions are; None shows a heat map.
+
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
 
@@ -132,15 +141,18 @@ class OutlierDisplay(Display):
             The display.
         """
         check_is_fitted(estimator)
-        detector, seen = _at_the_end(estimator, X)
+        detector = estimator[-1] if hasattr(estimator, "steps") else estimator
         explains = hasattr(detector, "feature_scores")
+        if image_shape is not None and explains and hasattr(detector, "n_features_in_"):
+            checked_image_shape(image_shape, detector.n_features_in_)
+        seen = _seen_at_the_end(estimator, X)
         contributions = dense(detector.feature_scores(seen)) if explains else None
         names = names_seen(estimator, detector) if feature_names is None else feature_names
         made = cls(
             detector.score_samples(seen), detector.offset_, contributions=contributions, y=y,
             feature_names=names,
         )  # fmt: skip
-        return made.plot(ax, **plot_kw)
+        return made.plot(ax, image_shape=image_shape, **plot_kw)
 
     @classmethod
     def from_predictions(
@@ -197,10 +209,11 @@ class OutlierDisplay(Display):
             How many rows of the lowest scores to explain.
 
         n_features : int, default=20
-            How many features to show of them.
+            How many features the heat map shows: those that contribute the most to these rows,
+            on average. Their number is written below them where there are more.
 
         image_shape : tuple of int, default=None
-            Height and width of images; None shows a heat map.
+            Height and width of the images that contributions are; None shows a heat map.
 
         im_kw : dict, default=None
             Keywords for matplotlib's `imshow`.
@@ -210,13 +223,15 @@ class OutlierDisplay(Display):
         display : OutlierDisplay
             This display.
         """
+        if image_shape is not None and self.contributions is not None:
+            checked_image_shape(image_shape, self.contributions.shape[1])
         self.im_ = self.shown_ = self.images_ = None
         self.worst_ = np.argsort(self.scores, kind="stable")[:n_worst]
         if self.contributions is None:
             ax = self._axes(ax, (6.4, 3.6))
             self.axes_ = np.array([ax])
         else:
-            ax = self._axes(ax, (11.0, 4.4))
+            ax = self._axes(ax, (11.0, 4.0 + _CHARACTER * self._longest_name(image_shape)))
             self.axes_ = divided(ax, 1, 2, width_ratios=(1, 1.3))[0]
         self._plot_scores(self.axes_[0])
         if self.contributions is not None:
@@ -229,9 +244,9 @@ class OutlierDisplay(Display):
 
     def _plot_scores(self, ax):
         scores = np.asarray(self.scores, dtype=float)
-        kinds = np.where(scores < self.threshold, "outlier", "normal")
+        kinds = np.where(scores < self.threshold, "outlier", "inlier")
         if self.y is not None:
-            kinds = np.asarray(self.y).astype(str)
+            kinds = _kinds(self.y)
         each = {name: scores[kinds == name] for name in np.unique(kinds)}
         finite = scores[np.isfinite(scores)]
         # A stream whose window is not yet full has a threshold of minus infinity.
@@ -255,6 +270,9 @@ class OutlierDisplay(Display):
         lightened(ax)
         ax.legend(loc="best", frameon=False)
 
+    def _longest_name(self, image_shape):
+        return 0 if image_shape is not None else max(map(len, self.feature_names or ()), default=0)
+
     def _shares(self) -> np.ndarray:
         """What every feature contributes to a worst row, as a fraction of all of them."""
         worst = self.contributions[self.worst_]
@@ -274,7 +292,8 @@ class OutlierDisplay(Display):
         with_names(ax.yaxis, [str(i) for i in self.worst_])
         ax.tick_params(axis="x", rotation=90)
         ax.tick_params(length=0)
-        ax.set_ylabel("row")
+        few = f"the {len(most)} of {d} features that contribute most"
+        ax.set(ylabel="row", xlabel=few if len(most) < d else "feature")
         self._colour_bar(self.im_, ax, "share of the row's contributions")
 
     def _plot_images(self, ax, image_shape, im_kw):
@@ -297,11 +316,21 @@ def _colours(shares: np.ndarray) -> dict[str, Any]:
     return {"cmap": "magma_r", "vmin": 0, "vmax": float(np.nanmax(shares)) or 1.0}
 
 
-def _at_the_end(estimator: Any, X: Any) -> tuple[Any, Any]:
-    """The detector, behind the steps of a pipeline, and X as it sees it."""
-    if not hasattr(estimator, "steps"):
-        return estimator, X
-    return estimator[-1], estimator[:-1].transform(X) if len(estimator) > 1 else X
+def _kinds(y: Any) -> np.ndarray:
+    """What the legend calls rows."""
+    values = np.array(np.asarray(y).tolist())  # of objects too that are numbers
+    if values.dtype.kind not in "biuf":
+        return values.astype(str)
+    if values.dtype.kind != "b" and np.isin(values, (-1, 1)).all():
+        return np.where(values == 1, "inlier", "outlier")
+    name = getattr(y, "name", None)
+    return np.array([f"{'y' if name is None else name} = {value}" for value in values])
+
+
+def _seen_at_the_end(estimator: Any, X: Any) -> Any:
+    """X as the last step of a pipeline sees it."""
+    few = len(getattr(estimator, "steps", ())) < 2
+    return X if few else estimator[:-1].transform(X)
 
 
 def _edges(low: float, high: float, threshold: float, bins: int = 40) -> np.ndarray:

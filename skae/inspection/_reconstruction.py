@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_features
 
 from skae.inspection._drawing import (
     GREY,
     Display,
     as_images,
+    checked_image_shape,
     divided,
     draw_sheet,
     lightened,
@@ -119,6 +121,8 @@ class ReconstructionDisplay(Display):
         display : ReconstructionDisplay
             The display.
         """
+        if image_shape is not None:
+            checked_image_shape(image_shape, _num_features(X))
         rows = _which(X, rows, image_shape)
         names = names_of(X, feature_names)
         X = _safe_indexing(X, rows)

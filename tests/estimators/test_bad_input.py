@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from skae import Autoencoder, ReconstructionOutlierDetector
+from skae import Autoencoder, AutoencoderOutlierDetector, ReconstructionOutlierDetector
 from skae._engine.solvers import SGD, Adam
 
 
@@ -55,6 +55,58 @@ BAD = {
     "frame of text": (lambda X: pd.DataFrame(X).assign(a="b").rename(columns=str), ValueError,
                       "could not convert string to float"),
 }  # fmt: skip
+
+
+def ready_made():
+    return AutoencoderOutlierDetector(n_steps=2, random_state=0)
+
+
+def with_text(kind):
+    """Rows of which columns 1 and 3 are text, as containers have it, and how they are called."""
+    frame = pd.DataFrame(np.ones((20, 4)), columns=list("abcd"))
+    frame["b"], frame["d"] = pd.Categorical(["u", "v"] * 10), ["x", "y"] * 10
+    rows = {
+        "pandas": lambda: frame,
+        "objects": lambda: frame.astype({"d": object}),
+        "array": lambda: frame.to_numpy(dtype=object),
+        "strings": lambda: frame.to_numpy(dtype=object).astype(str),
+        "lists": lambda: frame.to_numpy(dtype=object).tolist(),
+        "polars": lambda: pytest.importorskip("polars").DataFrame(frame.to_dict("list")),
+    }[kind]()
+    return rows, "'b', 'd'" if hasattr(rows, "columns") else "column 1, column 3"
+
+
+@pytest.mark.parametrize("make", [quick, detector, ready_made])
+@pytest.mark.parametrize("kind", ["pandas", "objects", "array", "strings", "lists", "polars"])
+def test_columns_of_text_are_named_with_what_to_do(make, kind):
+    rows, named = with_text(kind)
+    said = "could not convert string to float: .*OneHotEncoder in a ColumnTransformer.*; here: "
+    with pytest.raises(ValueError, match=f"{said}{named}\\.$"):
+        make().fit(rows)
+
+
+def test_of_many_columns_of_text_the_first_are_named():
+    rows = pd.DataFrame({f"t{i}": ["u", "v"] * 10 for i in range(9)})
+    with pytest.raises(ValueError, match=r"here: 't0', 't1', 't2', 't3', 't4', \.{4}$"):
+        quick().fit(rows)
+
+
+def test_text_that_is_numbers_is_read_as_scikit_learn_reads_it(X):
+    text = pd.DataFrame(X, columns=list("abcde")).astype(str)
+    numbers = text.astype(float)
+    np.testing.assert_array_equal(quick().fit_transform(text), quick().fit_transform(numbers))
+
+
+def test_text_does_not_change_what_is_said_of_other_mistakes(X):
+    fitted = quick().fit(pd.DataFrame(X, columns=list("abcde")))
+    with pytest.raises(ValueError, match="feature names should match") as caught:
+        fitted.transform(pd.DataFrame(X, columns=list("abcdf")).assign(f="text"))
+    assert "OneHotEncoder" not in str(caught.value)
+
+
+def test_codes_that_are_text_are_refused_in_the_same_words(X):
+    with pytest.raises(ValueError, match="here: column 1"):
+        quick().fit(X).inverse_transform([[1.0, "a"], [2.0, "b"]])
 
 
 @pytest.mark.filterwarnings("ignore:X has feature names")

@@ -107,14 +107,57 @@ def test_axes_outside_a_grid_cannot_be_divided(ae, make):
         make(ae, ax=plt.figure().add_axes((0, 0, 1, 1)))
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if "image" in name or "decoded" in name])
-def test_images_of_another_size_are_refused(ae, name):
-    cls = type(EVERY[name](ae))
-    given = (ae,) if cls is FeatureDisplay else (ae, X)
+SHAPES = {
+    (3, 3): r"image_shape=\(3, 3\) has 9 pixels, but there are 6 features. Pass a shape of 6",
+    (6,): r"image_shape must be \(height, width\), or .* got \(6,\)",
+    (2.0, 3.0): "of whole numbers, got",
+    (-2, -3): "of whole numbers, got",
+    6: "of whole numbers, got 6",
+    (3, 2, 1): "for colours, of whole numbers, got",
+}
+
+
+class Idle(Autoencoder):
+    """One that must not be asked for anything yet."""
+
+    def transform(self, X):
+        raise AssertionError("work was done")
+
+    reconstruct = inverse_transform = score_samples = feature_scores = transform
+
+
+@pytest.mark.parametrize(("shape", "said"), SHAPES.items(), ids=str)
+@pytest.mark.parametrize("cls", [ReconstructionDisplay, FeatureDisplay, LatentSpaceDisplay])
+def test_images_of_another_size_are_refused_before_any_work(cls, shape, said, monkeypatch):
+    def no_work(*_, **__):
+        raise AssertionError("work was done")
+
+    monkeypatch.setattr("skae.inspection._features.maximally_activating_inputs", no_work)
+    idle = Idle(n_components=2, **QUICK).fit(X)
+    given = (idle,) if cls is FeatureDisplay else (idle, X)
     options = {"kind": "decoded"} if cls is LatentSpaceDisplay else {}
-    for shape, said in (((3, 3), r"has 9 pixels, but there are 6"), ((6,), "must be .height")):
-        with pytest.raises(ValueError, match=said):
-            cls.from_estimator(*given, image_shape=shape, **options)
+    before = plt.get_fignums()
+    with pytest.raises(ValueError, match=said):
+        cls.from_estimator(*given, image_shape=shape, **options)
+    assert plt.get_fignums() == before
+
+
+@pytest.mark.parametrize(("shape", "said"), SHAPES.items(), ids=str)
+def test_contributions_of_another_size_are_refused_before_any_work(shape, said, monkeypatch):
+    model = make_pipeline(StandardScaler(), Explains(n_estimators=3, random_state=0)).fit(X)
+    before = plt.get_fignums()
+    with pytest.raises(ValueError, match=said):
+        OutlierDisplay.from_predictions(X[:, 0], 0.0, contributions=X, image_shape=shape)
+    for step, method in ((model[0], "transform"), (model[-1], "score_samples")):
+        monkeypatch.setattr(step, method, None)
+    with pytest.raises(ValueError, match=said):
+        OutlierDisplay.from_estimator(model, X, image_shape=shape)
+    assert plt.get_fignums() == before
+
+
+def test_a_square_number_of_features_has_a_shape_to_suggest():
+    with pytest.raises(ValueError, match=r"but there are 4 features.* such as \(2, 2\)"):
+        ReconstructionDisplay.from_predictions(X[:, :4], X[:, :4], image_shape=(2, 3))
 
 
 # ---- losses
@@ -271,6 +314,41 @@ def test_of_a_table_features_are_a_heat_map_under_the_names_that_the_autoencoder
     assert labels(FeatureDisplay.from_estimator(behind).ax_.xaxis) == ["pca0", "pca1", "pca2"]
 
 
+@pytest.mark.parametrize("options", [IMAGE, {}], ids=["images", "table"])
+def test_a_title_says_what_the_features_are(ae, options):
+    display = FeatureDisplay.from_estimator(ae, **options)
+    assert display.ax_.get_title() == "Input that excites each unit most"
+    around = FeatureDisplay.from_estimator(ae, center=X.mean(axis=0), **options)
+    assert around.ax_.get_title() == "Input that excites each unit most,\nminus the center"
+    assert FeatureDisplay.from_predictions(X[:4], **options).ax_.get_title() == ""
+    titled = FeatureDisplay.from_predictions(X[:4], title="four rows", **options)
+    assert titled.plot(**options).ax_.get_title() == "four rows"
+
+
+def test_the_colour_bar_of_images_has_the_scale_that_they_have(ae):
+    own = FeatureDisplay.from_estimator(ae, **IMAGE)
+    assert own.colorbar_.mappable.get_clim() == (-1, 1)
+    assert own.colorbar_.mappable.get_cmap() == own.images_[0].get_cmap()
+    assert own.colorbar_.ax.get_ylabel().startswith("input, as a fraction of")
+    limits = {"vmin": -0.5, "vmax": 0.5}
+    shared = FeatureDisplay.from_estimator(ae, **IMAGE, im_kw=limits | {"cmap": "PiYG"})
+    assert shared.colorbar_.mappable.get_clim() == (-0.5, 0.5)
+    assert {image.get_clim() for image in shared.images_} == {(-0.5, 0.5)}
+    assert shared.colorbar_.mappable.get_cmap() == shared.images_[0].get_cmap()
+    assert shared.colorbar_.ax.get_ylabel() == "input"
+
+
+def test_the_colour_bar_can_be_left_out_and_colours_have_none(ae):
+    for options in (IMAGE, {}):
+        display = FeatureDisplay.from_estimator(ae, colorbar=False, **options)
+        assert display.colorbar_ is None
+        assert display.figure_.axes == [display.ax_]
+    colours = FeatureDisplay.from_predictions(np.ones((2, 12)), image_shape=(2, 2, 3))
+    assert colours.colorbar_ is None
+    table = FeatureDisplay.from_estimator(ae)
+    assert table.colorbar_.mappable is table.im_
+
+
 def test_features_that_are_there_already_are_shown():
     pca = PCA(2).fit(X)
     display = FeatureDisplay.from_predictions(pca.components_, **IMAGE)
@@ -425,6 +503,16 @@ def test_the_worst_rows_show_the_shares_of_their_features(detector):
     assert labels(display.axes_[1].xaxis) == [f"x{j}" for j in most]
 
 
+def test_how_many_of_the_features_are_shown_is_written_below_them(detector):
+    few = OutlierDisplay.from_estimator(detector, X, n_features=4)
+    assert few.axes_[1].get_xlabel() == "the 4 of 6 features that contribute most"
+    for n in (6, 20):
+        every = OutlierDisplay.from_estimator(detector, X, n_features=n)
+        assert every.axes_[1].get_xlabel() == "feature"
+    wide = OutlierDisplay.from_predictions(X[:, 0], 0.0, contributions=np.ones((60, 64)))
+    assert wide.axes_[1].get_xlabel() == "the 20 of 64 features that contribute most"
+
+
 def test_contributions_may_be_images(detector):
     display = OutlierDisplay.from_estimator(detector, X, n_worst=4, **IMAGE)
     shares = shown(display.images_)
@@ -460,3 +548,32 @@ def test_known_kinds_of_rows_have_colours_and_signed_contributions_have_white_at
     assert set(texts) >= {"one", "two", "three"}
     low, high = display.im_.get_clim()
     assert -low == high == np.abs(display.im_.get_array()).max()
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (None, {"inlier", "outlier"}),
+        (np.where(np.arange(60) < 9, -1, 1), {"inlier", "outlier"}),
+        (np.arange(60) % 2, {"y = 0", "y = 1"}),
+        (pd.Series(np.arange(60) % 2, name="benign"), {"benign = 0", "benign = 1"}),
+        (pd.Series(["a", "b"] * 30, name="kind"), {"a", "b"}),
+        ([True, False] * 30, {"y = True", "y = False"}),
+    ],
+    ids=["none", "signs", "numbers", "named numbers", "names", "booleans"],
+)
+def test_the_legend_says_what_rows_are(y, said):
+    scores = np.linspace(-1, 0, 60)
+    display = OutlierDisplay.from_predictions(scores, -0.5, y=y)
+    texts = {text.get_text() for text in display.ax_.get_legend().get_texts()}
+    assert texts - {display.line_.get_label()} == said
+
+
+def test_rows_labelled_as_scikit_learn_labels_outliers_are_the_outliers():
+    y = np.where(np.arange(60) < 9, -1, 1)
+    display = OutlierDisplay.from_predictions(np.linspace(-1, 0, 60), -0.5, y=y)
+    heights = {
+        bars[0].get_label(): sum(bar.get_height() for bar in bars)
+        for bars in display.ax_.containers
+    }
+    assert heights == {"inlier": 51, "outlier": 9}
