@@ -107,6 +107,17 @@ def known_of(sample: Sample, rows: Tensor, columns: Tensor, dtype: torch.dtype) 
     return Rows(weight=known.weight, observed=own)
 
 
+def draw_all_but(n: int, most: int, n_members: int, seeds: Any) -> list[np.ndarray]:
+    """Up to `most` of n rows for each of some members, so that every row is left out by one."""
+    size = -(-n // n_members) if min(n, n_members) > 1 else 0  # of a part that a member leaves out
+    if most <= n - size:
+        each = [draw_rows(n, most, seeds) for _ in range(n_members)]
+        return [*each[:-1], left_out_of_last(each, n)]
+    order = draw_rows(n, n, seeds)
+    parts = (order[np.arange(k * size, (k + 1) * size) % n] for k in range(n_members))
+    return [np.setdiff1d(order, part) for part in parts]
+
+
 def left_out_of_last(rows: Sequence[np.ndarray], n: int) -> np.ndarray:
     """The last member's rows of n, less those that all see, while there are others to take."""
     seen = np.zeros((len(rows), n), dtype=bool)

@@ -29,16 +29,16 @@ def source_of(detector: Any) -> str:
 def calibrate(detector: Any, X: Any, weight: np.ndarray | None) -> Calibrated:
     """Fit the detector's model on validated rows, as its `threshold` asks."""
     source = source_of(detector)
-    return {"training": _training, "held_out": _held_out, "cross_fitted": _cross_fitted}[source](
-        detector, X, weight
-    )
+    found = {"held_out": _held_out, "cross_fitted": _cross_fitted}.get(source, _training)
+    return found(detector, X, weight)
 
 
 def _training(detector: Any, X: Any, weight: np.ndarray | None) -> Calibrated:
     tasks = Subtasks(detector, X, 1)
     model = detector._fit_model(X, weight, detector._seeds(), tasks)
     tasks.finish()
-    return Calibrated(model, detector._training_scores_by(model, X), weight, "training")
+    scores = detector._training_scores_by(model, X)
+    return Calibrated(model, scores, weight, source_of(detector))
 
 
 def _held_out(detector: Any, X: Any, weight: np.ndarray | None) -> Calibrated:

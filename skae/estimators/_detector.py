@@ -85,7 +85,7 @@ class BaseOutlierDetector(ExplainsRows, OutlierMixin, CallbackSupportMixin, Base
 
     _parameter_constraints = {
         "contamination": [Interval(Real, 0, 0.5, closed="right")],
-        "threshold": [StrOptions(set(RULES))],
+        "threshold": [StrOptions(set(RULES) - {"out_of_bag"})],
         "calibration_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "cv": [Interval(Integral, 2, None, closed="left"), "cv_object"],
         "tail_fraction": [Interval(Real, 0, 0.5, closed="right")],

@@ -39,6 +39,11 @@ class Member(NamedTuple):
         return self.denoiser(seen)
 
     @property
+    def is_network(self) -> bool:
+        """Whether it was trained."""
+        return isinstance(self.denoiser, DenseModule)
+
+    @property
     def widest(self) -> int:
         """The largest number of cells that a row comes to on the way."""
         stored = self.denoiser

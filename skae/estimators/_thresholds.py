@@ -78,7 +78,7 @@ class Conformal:
 class TrainingQuantile(Conformal):
     """The quantile of scores of the rows that the model was fitted to, as IsolationForest's.
 
-    Its p-values are too small on new rows: the model knows the others better.
+    Of scores by a model that knows the rows, its p-values are too small on new ones.
     """
 
     smallest = 0.0
@@ -174,6 +174,7 @@ def _pareto_of(excess: np.ndarray) -> tuple[float, float]:
 
 RULES: dict[str, type[Conformal]] = {
     "training": TrainingQuantile,
+    "out_of_bag": TrainingQuantile,
     "held_out": Conformal,
     "cross_fitted": Conformal,
     "extreme_value": ParetoTail,

@@ -19,6 +19,7 @@ from skae.estimators._bagging import (
     Sample,
     as_source,
     copies_of,
+    draw_all_but,
     draw_columns,
     draw_rows,
     has_value,
@@ -36,6 +37,7 @@ from skae.estimators._input import feature_label, naming_text
 from skae.estimators._kernel_denoiser import KernelDenoiser
 from skae.estimators._members import Design, Ensemble, Member, in_parts, train_networks
 from skae.estimators._scaling import View, scaling_of
+from skae.estimators._thresholds import RULES
 from skae.estimators.denoising import DenoisingObjective
 from skae.losses import SquaredError
 
@@ -69,16 +71,20 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
     counts with its whole distance. A feature that was constant in training has no scale, and a row
     in which it moves has an error of 10 standard deviations at most.
 
-    **Thresholds.** Networks know the rows that they were trained on. With ``threshold="training"``,
-    scikit-learn's convention, that flags exactly a share `contamination` of the training rows, far
-    more of new normal rows are flagged where rows are few: half of them at 10 % with 199 rows of
-    ten features. For judging new rows set ``threshold="held_out"`` or "cross_fitted".
-
     **Mixed tables.** Put a `ColumnTransformer` in front, whose output is all numbers. **Missing
     values** (NaN) enter as their feature's training mean and do not count.
 
     Parameters
     ----------
+    threshold : {"out_of_bag", "training", "held_out", "cross_fitted", "extreme_value"}, \
+            default="out_of_bag"
+        Where `offset_` comes from. With "out_of_bag" each network leaves out a part of the rows, so
+        that every training row is judged by a network that does not know it, as a new one would
+        be: of new normal rows about a share `contamination` is flagged, without further fits or
+        rows set apart. It is no exact promise, as "held_out" is: 12 % came out at 10 % with 199
+        rows of ten features. "training" has networks trained on all rows and flags exactly that
+        share of them, but far more of new rows where rows are few: half of them in that case.
+
     noise_level : float or sequence of float, default=0.15
         Standard deviation of the noise in training, in standard deviations of a feature (under
         ``scale=None``, in the units of X). Several are given to the networks in turn.
@@ -160,6 +166,7 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
     >>> why = detector.explain(malignant[:1], n_features=3)
     """
 
+    threshold: str = "out_of_bag"
     noise_level: Any = 0.15
     n_estimators: int = 4
     hidden_layer_sizes: Any = (128, 128)
@@ -179,6 +186,7 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
 
     _parameter_constraints = {
         **BaseOutlierDetector._parameter_constraints,
+        "threshold": [StrOptions(set(RULES))],
         "noise_level": [Interval(Real, 0, None, closed="left"), "array-like"],
         "n_estimators": [Interval(Integral, 0, None, closed="left")],
         "hidden_layer_sizes": [Interval(Integral, 1, None, closed="left"), "array-like"],
@@ -228,6 +236,11 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
             raise ValueError(
                 "n_estimators=0 and n_kernel_denoisers=0 leave no member. Raise either."
             )
+        if self._leaves_out and len(levels) == 1:
+            raise ValueError(
+                "threshold='out_of_bag' judges a row by networks that were trained without it, but "
+                "n_estimators=1. Have two at least, or use threshold='held_out'."
+            )
         sample = self._read(X, weight)
         if self.novelty:
             return self._ensemble(sample, levels, taus, self._n_rows(len(sample.places)), seeds)
@@ -268,8 +281,7 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         members += self._kernels(sample, taus, of_kernels, views, n_rows, seeds, before)
         model = Ensemble(views, members, (sample.unit, 1.0))
         errors = in_parts(sample.source, model.log_errors, model.widest)
-        if not self.novelty:
-            errors = out_of_bag(errors, [member.rows for member in members])
+        errors = self._unseen(errors, members)
         model.log_medians = torch.from_numpy(medians(errors, sample.weight))
         model.members = [
             member._replace(rows=sample.places[member.rows]) for member in model.members
@@ -304,13 +316,14 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         own: list[int], seeds: Any, are_all: bool,
     ) -> list[Member]:  # fmt: skip
         most = min(n_rows, self.n_steps * self.batch_size)  # no step would see more
-        each = [draw_rows(sample.source.n, most, seeds) for _ in own]
-        if are_all and not self.novelty:
-            each[-1] = left_out_of_last(each, sample.source.n)
+        if self._leaves_out or (are_all and not self.novelty):
+            each = draw_all_but(sample.source.n, most, len(own), seeds)
+        else:
+            each = [draw_rows(sample.source.n, most, seeds) for _ in own]
         rows = torch.from_numpy(np.stack(each))
         design = Design(
             layer_sizes(self.hidden_layer_sizes), self.activation, int(self.n_steps),
-            min(int(self.batch_size), most), float(self.learning_rate_init),
+            min(int(self.batch_size), len(each[0])), float(self.learning_rate_init),
             getattr(torch, self.precision),
         )  # fmt: skip
         scaling = sample.scaling
@@ -355,12 +368,30 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
     def _scores_by(self, model: Ensemble, X: Any) -> np.ndarray:
         return in_parts(as_source(X), model.scores, model.widest)
 
+    @property
+    def _leaves_out(self) -> bool:
+        """Whether every row is left out by a network, by which it is then judged."""
+        return self.novelty and self.threshold == "out_of_bag"
+
+    def _unseen(self, errors: np.ndarray, members: list[Member]) -> np.ndarray:
+        """Errors of the training rows, (n, K), NaN where a member knows the row too well.
+
+        A kernel denoiser leaves a row out of its own reconstruction, but is made from few others.
+        """
+        if not self.novelty:
+            return out_of_bag(errors, [member.rows for member in members])
+        networks = [member.rows for member in members if member.is_network]
+        if self._leaves_out and networks:
+            errors[:, : len(networks)] = out_of_bag(errors[:, : len(networks)], networks)
+        return errors
+
     def _training_scores_by(self, model: Ensemble, X: Any) -> np.ndarray:
-        if self.novelty:
-            return self._scores_by(model, X)
         errors = in_parts(as_source(X), model.log_errors, model.widest)
-        errors = out_of_bag(errors, [member.rows for member in model.members])
-        return -torch.from_numpy(errors).nanmean(1).numpy()  # without a warning of empty rows
+        logs = torch.from_numpy(self._unseen(errors, model.members))
+        if self._leaves_out:  # one network stands for all of them
+            n = sum(member.is_network for member in model.members)
+            logs[:, :n] = logs[:, :n].nanmean(1, keepdim=True)
+        return -logs.nanmean(1).numpy()  # without a warning of empty rows
 
     def _cells_by(self, model: Ensemble, X: Any) -> np.ndarray:
         return in_parts(as_source(X), model.cells, model.widest)
