@@ -41,13 +41,12 @@ THRESHOLDS: dict[str, dict[str, Any]] = {
     "held_out, 20 %": {"threshold": "held_out"},
     "held_out, 50 %": {"threshold": "held_out", "calibration_fraction": 0.5},
     "cross_fitted, 5 folds": {"threshold": "cross_fitted"},
+    "out_of_bag": {"threshold": "out_of_bag"},
 }
 PLUS = "CV+, 5 folds (not in skae)"
 COMPARED = [
-    (model, threshold)
-    for model in MODELS
-    for threshold in [*THRESHOLDS, PLUS]
-    if (model, threshold) != (READY_MADE, PLUS)
+    *itertools.product(("PCA", "Autoencoder"), [*list(THRESHOLDS)[:-1], PLUS]),
+    *itertools.product([READY_MADE], ("training", "held_out, 20 %", "out_of_bag")),
 ]
 
 
