@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import _num_samples, validate_data
 from torch import Tensor
 
 from skae._engine.batches import Scaled
@@ -416,15 +416,13 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         Returns
         -------
         label : ndarray of shape (n_samples,)
-            +1 for normal rows, -1 for outliers. Under ``novelty=False`` each row is judged by its
-            score in `calibration_scores_`, of members that have not seen it, where every row has
-            one (``threshold="training"`` or "cross_fitted"); else it is as `predict` has it, which
-            asks all members.
+            +1 for normal rows, -1 for outliers. Each row is judged by its score in
+            `calibration_scores_`, of members that do not know it, where every row has one; under
+            ``threshold="held_out"`` and "extreme_value" it is as `predict` has it, which asks all
+            members.
         """
-        if self.novelty:
-            return super().fit_predict(X, y, **kwargs)
         self.fit(X, y, **kwargs)
-        if self._source == "held_out" or len(self.calibration_scores_) != X.shape[0]:
+        if self._source == "held_out" or len(self.calibration_scores_) != _num_samples(X):
             return self.predict(X)
         return np.where(self.calibration_scores_ < self.offset_, -1, 1)
 

@@ -1,5 +1,6 @@
 """The ready-made detector: its members, what they see, and the score they make together."""
 
+import functools
 import pickle
 import warnings
 
@@ -24,7 +25,7 @@ def detector(**changed):
     """A detector that fits in some milliseconds."""
     return AutoencoderOutlierDetector(
         **{"n_estimators": 3, "hidden_layer_sizes": (8,), "n_steps": 30, "n_kernel_denoisers": 2,
-           "random_state": 0} | changed
+           "threshold": "training", "random_state": 0} | changed
     )  # fmt: skip
 
 
@@ -233,6 +234,67 @@ def test_normal_scores_are_those_of_mid_ranks_and_go_on_beyond_the_range():
     ends = X.max(0, keepdims=True)
     beyond = view.forward(torch.from_numpy(ends + X.std(0)))
     np.testing.assert_allclose(beyond - view.forward(torch.from_numpy(ends)), [[1, 1]], rtol=1e-8)
+
+
+# ---- rows that networks leave out
+
+OUT_OF_BAG = {"threshold": "out_of_bag"}
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 59, 60])
+@pytest.mark.parametrize("n_estimators", [2, 3, 5])
+def test_networks_leave_every_row_out_once_at_least(X, n, n_estimators):
+    fitted = detector(n_estimators=n_estimators, **OUT_OF_BAG).fit(X[:n])
+    seen = [member.rows for member in fitted.estimator_.members if member.is_network]
+    assert len({len(own) for own in seen}) == 1
+    assert len(seen[0]) == n - -(-n // n_estimators)
+    assert not functools.reduce(np.intersect1d, seen).size
+
+
+def test_few_rows_of_a_network_leave_every_row_out_too(X):
+    fitted = detector(max_samples=36, **OUT_OF_BAG).fit(X)
+    assert {len(member.rows) for member in fitted.estimator_.members} == {36}
+    seen = [member.rows for member in fitted.estimator_.members if member.is_network]
+    assert not functools.reduce(np.intersect1d, seen).size
+
+
+def test_a_row_left_out_is_judged_by_the_networks_that_do_not_know_it(X):
+    fitted = detector(**OUT_OF_BAG).fit(X)
+    errors = fitted.estimator_.log_errors(torch.tensor(X)).numpy()
+    members = fitted.estimator_.members
+    for i in range(0, 60, 7):
+        unseen = [errors[i, k] for k in range(3) if i not in members[k].rows]
+        expected = (3 * np.mean(unseen) + errors[i, 3:].sum()) / 5
+        assert fitted.calibration_scores_[i] == pytest.approx(-expected)
+
+
+def test_networks_that_know_all_rows_flag_more_than_those_that_leave_some_out():
+    rng = np.random.default_rng(0)
+    A = rng.normal(size=(3, 8))
+    train, new = (rng.normal(size=(n, 3)) @ A + rng.normal(size=(n, 8)) for n in (100, 1000))
+    options = {"n_estimators": 4, "hidden_layer_sizes": (64, 64), "n_steps": 400,
+               "learning_rate_init": 5e-3, "n_kernel_denoisers": 0}  # fmt: skip
+    known, unknown = (
+        (detector(threshold=threshold, **options).fit(train).predict(new) == -1).mean()
+        for threshold in ("training", "out_of_bag")
+    )
+    assert known > 0.3
+    assert unknown < 0.2
+
+
+def test_fit_predict_flags_the_share_of_rows_by_their_scores_of_rows_left_out(X):
+    found = detector(contamination=0.2, novelty=True, **OUT_OF_BAG).fit_predict(X)
+    assert (found == -1).sum() == 12
+
+
+def test_one_network_leaves_out_nothing_to_judge_by(X):
+    with pytest.raises(ValueError, match="Have two at least"):
+        detector(n_estimators=1, **OUT_OF_BAG).fit(X)
+    detector(n_estimators=0, **OUT_OF_BAG).fit(X)
+
+
+def test_the_default_threshold_is_of_rows_left_out():
+    assert AutoencoderOutlierDetector().threshold == "out_of_bag"
 
 
 # ---- what it is given
