@@ -72,6 +72,8 @@ def without_noise(cls):
     estimator = quick(cls)
     while is_noisy(estimator):
         estimator.set_params(**{estimator._objective().noise: 0})
+    if getattr(estimator, "threshold", None) == "out_of_bag":  # which rows are left out is drawn
+        estimator.set_params(threshold="training")
     return estimator
 
 

@@ -30,14 +30,14 @@ detector = AutoencoderOutlierDetector(contamination=0.05, random_state=0).fit(tr
 print(f"AUROC {roc_auc_score(is_benign, detector.score_samples(new)):.3f}")
 
 # %%
-# The threshold is a quantile of the training rows' scores. The model has seen these rows, and here
-# they are few, so that far more than 5 % of new benign tumours are beyond it. Taken from rows that
-# the model has not seen, the threshold holds on new ones.
+# The threshold is a quantile of the training rows' scores, each by networks that have not seen the
+# row (`threshold="out_of_bag"`), so that it holds on new ones. Of networks that have seen all of the
+# few rows here, far more than 5 % of new benign tumours would be beyond it.
 
-unseen = AutoencoderOutlierDetector(
-    contamination=0.05, threshold="cross_fitted", random_state=0
-).fit(train)
-for name, fitted in {"training": detector, "cross_fitted": unseen}.items():
+seen = AutoencoderOutlierDetector(contamination=0.05, threshold="training", random_state=0).fit(
+    train
+)
+for name, fitted in {"out_of_bag": detector, "training": seen}.items():
     flagged = fitted.predict(new) == -1
     print(
         f"{name:12s} flagged {flagged[is_benign].mean():.1%} of new benign tumours, "
@@ -49,23 +49,23 @@ for name, fitted in {"training": detector, "cross_fitted": unseen}.items():
 # display shows their shares, of the twenty that contribute most.
 
 kinds = np.where(is_benign, "benign, new", "malignant")
-OutlierDisplay.from_estimator(unseen, new, kinds)
+OutlierDisplay.from_estimator(detector, new, kinds)
 
 # %%
 # `explain` says it in a table, for the two worst rows: a value, what the model expects of a benign
 # tumour that has the rest of these values, both in the units of the table, and the feature's share.
 
-worst = new.iloc[np.argsort(unseen.score_samples(new))[:2]]
-why = unseen.explain(worst, n_features=4)
+worst = new.iloc[np.argsort(detector.score_samples(new))[:2]]
+why = detector.explain(worst, n_features=4)
 print(why.round(2).to_string(index=False))
 
 # %%
-# How sure is a find? A p-value is the share of unseen benign tumours that look as odd. `predict`
+# How sure is a find? A p-value is the share of detector benign tumours that look as odd. `predict`
 # bounds the share of normal rows that are flagged, `predict_fdr` the share of false finds among all
 # finds, here to a tenth.
 
-p = unseen.p_values(new)
-found = unseen.predict_fdr(new, level=0.1) == -1
+p = detector.p_values(new)
+found = detector.predict_fdr(new, level=0.1) == -1
 print(f"p-values below 0.05: {(p[is_benign] <= 0.05).mean():.1%} of new benign tumours")
 print(f"{found.sum()} finds, {is_benign[found].mean():.1%} of them benign")
 

@@ -416,13 +416,17 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
         Returns
         -------
         label : ndarray of shape (n_samples,)
-            +1 for normal rows, -1 for outliers. Each row is judged by its score in
-            `calibration_scores_`, of members that do not know it, where every row has one; under
-            ``threshold="held_out"`` and "extreme_value" it is as `predict` has it, which asks all
-            members.
+            +1 for normal rows, -1 for outliers. Under ``novelty=False`` each row is judged by its
+            score in `calibration_scores_`, of members that have not seen it, where every row has
+            one: not under ``threshold="held_out"`` and "extreme_value". Else it is as `predict` has
+            it, which asks all members.
         """
         self.fit(X, y, **kwargs)
-        if self._source == "held_out" or len(self.calibration_scores_) != _num_samples(X):
+        if (
+            self.novelty
+            or self._source == "held_out"
+            or len(self.calibration_scores_) != _num_samples(X)
+        ):
             return self.predict(X)
         return np.where(self.calibration_scores_ < self.offset_, -1, 1)
 

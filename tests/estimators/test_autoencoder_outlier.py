@@ -282,9 +282,11 @@ def test_networks_that_know_all_rows_flag_more_than_those_that_leave_some_out():
     assert unknown < 0.2
 
 
-def test_fit_predict_flags_the_share_of_rows_by_their_scores_of_rows_left_out(X):
-    found = detector(contamination=0.2, novelty=True, **OUT_OF_BAG).fit_predict(X)
-    assert (found == -1).sum() == 12
+def test_the_share_of_rows_is_flagged_by_their_scores_of_rows_left_out(X):
+    for novelty in (True, False):
+        fitted = detector(contamination=0.2, novelty=novelty, **OUT_OF_BAG).fit(X)
+        assert (fitted.calibration_scores_ < fitted.offset_).sum() == 12
+    assert (fitted.fit_predict(X) == -1).sum() == 12
 
 
 def test_one_network_leaves_out_nothing_to_judge_by(X):
