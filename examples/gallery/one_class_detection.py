@@ -31,8 +31,8 @@ print(f"AUROC {roc_auc_score(is_benign, detector.score_samples(new)):.3f}")
 
 # %%
 # The threshold is a quantile of the training rows' scores, each by networks that have not seen the
-# row (`threshold="out_of_bag"`), so that it holds on new ones. Of networks that have seen all of the
-# few rows here, far more than 5 % of new benign tumours would be beyond it.
+# row (`threshold="out_of_bag"`), so that it holds on new ones. Were it of networks that have seen
+# them all, far more than 5 % of new benign tumours would be beyond it, as the rows here are few.
 
 seen = AutoencoderOutlierDetector(contamination=0.05, threshold="training", random_state=0).fit(
     train
