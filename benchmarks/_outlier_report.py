@@ -122,7 +122,11 @@ def markdown(
     limit = f"at most {max_rows} rows of a set" if max_rows else "all rows"
     text = [
         f"Means over sets of means over seeds; {limit}. Intervals: bootstrap over sets; p: "
-        "Wilcoxon's signed-rank test over sets, two-sided. Seconds are means over sets."
+        "Wilcoxon's signed-rank test over sets, two-sided. Seconds are means over sets. The "
+        "defaults of skae were chosen among some tens of configurations on the 21 sets of ADBench "
+        "that this benchmark is made for (docs/parameters.md), so that its means on them are "
+        "optimistic: other sets are the fair test. Rows of one detector may be of an earlier "
+        "commit than the last."
     ]
     for mode, title in TITLES.items():
         here = [name for name in detectors if per_set(rows, mode, name, "auroc")]
