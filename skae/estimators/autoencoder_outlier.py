@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, validate_data
 from torch import Tensor
 
@@ -44,6 +45,15 @@ from skae.losses import SquaredError
 # Under novelty=False: rows of a member, so few that most of them hold no outlier; and of the first
 # pass, whose members are for ranking alone.
 _FEW_ROWS, _FEWEST_ROWS, _FIRST_MEMBERS = 64, 32, 32
+
+
+def _judges_rows_of_fit(self) -> bool:
+    if self.novelty and self.threshold != "training":
+        raise AttributeError(
+            "fit_predict is to find outliers among rows that novelty=True takes for normal. Set "
+            "novelty=False, or threshold='training'."
+        )
+    return True
 
 
 @estimator
@@ -399,8 +409,12 @@ class AutoencoderOutlierDetector(BaseOutlierDetector):
     def _reconstructions_by(self, model: Ensemble, X: Any) -> np.ndarray:
         return in_parts(as_source(X), model.reconstructions, model.widest)
 
+    @available_if(_judges_rows_of_fit)
     def fit_predict(self, X, y=None, **kwargs):
         """Fit to X, and tell which of its rows are normal.
+
+        Only under ``novelty=False`` or ``threshold="training"``: otherwise all rows of `fit` are
+        taken for normal, as in `LocalOutlierFactor`.
 
         Parameters
         ----------
