@@ -291,7 +291,7 @@ def test_the_share_of_rows_is_flagged_by_their_scores_of_rows_left_out(X):
 
 def test_rows_that_are_taken_for_normal_are_not_judged(X):
     assert not hasattr(detector(**OUT_OF_BAG), "fit_predict")
-    with pytest.raises(AttributeError, match="has no attribute .fit_predict"):
+    with pytest.raises(AttributeError, match=r"has no attribute .fit_predict"):
         detector(**OUT_OF_BAG).fit_predict(X)
     assert hasattr(detector(novelty=False, **OUT_OF_BAG), "fit_predict")
     assert (detector(contamination=0.2).fit_predict(X) == -1).sum() == 12
