@@ -140,10 +140,15 @@ class ParetoTail(Conformal):
 
     @property
     def n_in_tail(self) -> int:
-        """How many rows lie below the edge, with a share `tail_fraction` of the weight at most."""
-        room = self.tail_fraction * self.total * (1 + EXACT)
-        edge = self.scores[: int(np.searchsorted(self.below, room, side="right")) + 1][-1:]
+        """How many rows lie below the edge: none that ties with it."""
+        edge = self.scores[: self.n_in_share + 1][-1:]
         return int(np.searchsorted(self.scores, edge, side="left").sum())
+
+    @property
+    def n_in_share(self) -> int:
+        """How many rows have a share `tail_fraction` of the weight at most."""
+        room = self.tail_fraction * self.total * (1 + EXACT)
+        return int(np.searchsorted(self.below, room, side="right"))
 
     def _distribution(self) -> Any:
         from scipy.stats import genpareto
@@ -192,9 +197,9 @@ def rule_of(
 def check_reach(rule: Conformal, threshold: str, level: float) -> None:
     """Raise where the rule could flag no row at all at this level."""
     n = len(rule.scores)
-    if isinstance(rule, ParetoTail) and not rule.share:
+    if isinstance(rule, ParetoTail) and rule.n_in_share < FEWEST_IN_TAIL:
         raise ValueError(
-            f"threshold={threshold!r} fits a tail to the {rule.n_in_tail} lowest of {n} "
+            f"threshold={threshold!r} fits a tail to the {rule.n_in_share} lowest of {n} "
             f"calibration scores (tail_fraction={rule.tail_fraction}), but needs "
             f"{FEWEST_IN_TAIL} at least. Raise tail_fraction, or calibrate on more rows."
         )

@@ -60,14 +60,15 @@ class AutoencoderOutlierDetector(MakesMembers, BaseOutlierDetector):
 
     Parameters
     ----------
-    threshold : {"out_of_bag", "training", "held_out", "cross_fitted", "extreme_value"}, \
-            default="out_of_bag"
-        Where `offset_` comes from. With "out_of_bag" each network leaves out a part of the rows, so
-        that every training row is judged by a network that does not know it, as a new one would
-        be: of new normal rows about a share `contamination` is flagged, without further fits or
-        rows set apart. It is no exact promise, as "held_out" is: 12 % came out at 10 % with 199
-        rows of ten features. "training" has networks trained on all rows and flags exactly that
-        share of them, but far more of new rows where rows are few: half of them in that case.
+    threshold : str, default="out_of_bag"
+        Where `offset_` comes from: "out_of_bag", "training", "held_out", "cross_fitted" or
+        "extreme_value", as in `ReconstructionOutlierDetector`. With "out_of_bag" each network
+        leaves out a part of the rows, so that every training row is judged by a network that does
+        not know it, as a new one would be: of new normal rows about a share `contamination` is
+        flagged, without further fits or rows set apart. It is no exact promise, as "held_out" is:
+        11 % came out at 10 % with 199 rows of ten features. "training" has networks trained on all
+        rows and flags exactly that share of them, but far more of new rows where rows are few: half
+        of them in that case.
 
     noise_level : float or sequence of float, default=0.15
         Standard deviation of the noise in training, in standard deviations of a feature (under
