@@ -141,7 +141,8 @@ class GaussianCode(Objective):
         if not isinstance(self.loss, Likelihood):
             return 0.0
         start = (1.0,) * d if self.start is None else self.start
-        return float(self.loss.normaliser(self.loss.known_scale(torch.tensor(start))).sum())
+        scale = self.loss.known_scale(torch.tensor(start, dtype=torch.float64))
+        return float(self.loss.normaliser(scale).sum())
 
     def shares_state(self, other):
         return isinstance(other, GaussianCode)

@@ -129,7 +129,9 @@ class LocationScale(Likelihood):
         return slope if self.learns else slope.div_(self._scale(raw))
 
     def known_scale(self, start):
-        return start if self.learns else torch.as_tensor(self.scale).to(start).expand_as(start)
+        if self.learns:
+            return start
+        return torch.as_tensor(self.scale, dtype=start.dtype).expand_as(start)
 
     def with_scale(self, scale, shared):
         if scale.ndim > 1:
@@ -138,7 +140,7 @@ class LocationScale(Likelihood):
 
     @property
     def _usual_scale(self) -> float:
-        return float(torch.as_tensor(self.scale).double().mean())
+        return float(torch.as_tensor(self.scale, dtype=torch.float64).mean())
 
     def _scale(self, like: Tensor) -> Tensor:
         """Of shape (d,) or () or that of a stack, as `like` is."""

@@ -147,8 +147,8 @@ class Drawn(Prior):
         seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
         drawn = self.function(n, seed)
         if hasattr(drawn, "to_numpy"):  # a DataFrame
-            drawn = drawn.to_numpy(copy=True)
-        drawn = torch.as_tensor(drawn)
+            drawn = drawn.to_numpy()
+        drawn = drawn if isinstance(drawn, Tensor) else torch.tensor(drawn)
         if drawn.shape != (n, k):
             raise ValueError(
                 f"prior must return an array of shape (n, n_components), here ({n}, {k}), but it "

@@ -60,12 +60,14 @@ why = detector.explain(worst, n_features=4)
 print(why.round(2).to_string(index=False))
 
 # %%
-# How sure is a find? A p-value is the share of detector benign tumours that look as odd. `predict`
+# How sure is a find? A p-value is the share of training benign tumours that look as odd. `predict`
 # bounds the share of normal rows that are flagged, `predict_fdr` the share of false finds among all
-# finds, here to a tenth.
+# finds, here to a tenth. For that the calibration rows have to be judged as new ones are, exactly:
+# by models of the other folds.
 
-p = detector.p_values(new)
-found = detector.predict_fdr(new, level=0.1) == -1
+careful = AutoencoderOutlierDetector(threshold="cross_fitted", random_state=0).fit(train)
+p = careful.p_values(new)
+found = careful.predict_fdr(new, level=0.1) == -1
 print(f"p-values below 0.05: {(p[is_benign] <= 0.05).mean():.1%} of new benign tumours")
 print(f"{found.sum()} finds, {is_benign[found].mean():.1%} of them benign")
 

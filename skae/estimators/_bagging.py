@@ -110,12 +110,10 @@ def known_of(sample: Sample, rows: Tensor, columns: Tensor, dtype: torch.dtype) 
 def draw_all_but(n: int, most: int, n_members: int, seeds: Any) -> list[np.ndarray]:
     """Up to `most` of n rows for each of some members, so that every row is left out by one."""
     size = -(-n // n_members) if min(n, n_members) > 1 else 0  # of a part that a member leaves out
-    if most <= n - size:
-        each = [draw_rows(n, most, seeds) for _ in range(n_members)]
-        return [*each[:-1], left_out_of_last(each, n)]
-    order = draw_rows(n, n, seeds)
+    order, most = draw_rows(n, n, seeds), min(most, n - size)
     parts = (order[np.arange(k * size, (k + 1) * size) % n] for k in range(n_members))
-    return [np.setdiff1d(order, part) for part in parts]
+    others = (np.setdiff1d(order, part) for part in parts)
+    return [own[draw_rows(len(own), most, seeds)] for own in others]
 
 
 def left_out_of_last(rows: Sequence[np.ndarray], n: int) -> np.ndarray:
@@ -132,12 +130,10 @@ def left_out_of_last(rows: Sequence[np.ndarray], n: int) -> np.ndarray:
 
 def out_of_bag(errors: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
     """Errors of shape (n, M), NaN where a member saw the row; all of a row that every one saw."""
-    out = errors.copy()
+    seen = np.zeros(errors.shape, dtype=bool)
     for k, own in enumerate(rows):
-        out[own, k] = np.nan
-    seen_by_all = np.isnan(out).all(1)
-    out[seen_by_all] = errors[seen_by_all]
-    return out
+        seen[own, k] = True
+    return np.where(seen & ~seen.all(1, keepdims=True), np.nan, errors)
 
 
 def medians(errors: np.ndarray, weight: Tensor | None) -> np.ndarray:

@@ -136,7 +136,9 @@ class HasCategories:
         if not hasattr(self, "classes_"):
             return data.as_given(index)
         labels = self.classes_[index.cpu().numpy()]
-        return data.as_given(torch.from_numpy(labels)) if labels.dtype.kind in "biu" else labels
+        if labels.dtype.kind not in "biu":
+            return labels
+        return data.as_given(torch.from_numpy(labels.astype(labels.dtype.newbyteorder("="))))
 
     def _probabilities(self, data: Data) -> Tensor:
         codes = self._by_chunks(data, self._encode, self._n_features_out)

@@ -256,7 +256,8 @@ class BaseOutlierDetector(ExplainsRows, OutlierMixin, CallbackSupportMixin, Base
         at most if the calibration rows are new to the model and normal: so under "held_out", and
         nearly so under "cross_fitted". Under "training" p-values are too small on new rows. Under
         "extreme_value" those in the tail are the fitted tail's, and may be less than
-        ``1 / (1 + n)``. Save under "training", `predict` flags the rows with p <= contamination.
+        ``1 / (1 + n)``. Save under "training" and "out_of_bag", `predict` flags the rows with
+        p <= contamination.
 
         Parameters
         ----------
@@ -298,8 +299,8 @@ class BaseOutlierDetector(ExplainsRows, OutlierMixin, CallbackSupportMixin, Base
         Raises
         ------
         ValueError
-            If the calibration rows are those of training, which the model knows: at a level of
-            10 % a third to a half of what it flags would be false.
+            If the calibration rows are those of training, which the model knows, as under
+            "training" and "out_of_bag".
 
         References
         ----------
@@ -311,11 +312,11 @@ class BaseOutlierDetector(ExplainsRows, OutlierMixin, CallbackSupportMixin, Base
 
         check_is_fitted(self)
         check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
-        if self._source == "training":
+        if self._source in ("training", "out_of_bag"):
             raise ValueError(
                 "predict_fdr needs calibration rows that the model has not seen, but this detector "
-                "has those of training, whose p-values are too small on new rows. Fit with "
-                "threshold='held_out' or 'cross_fitted'."
+                f"has those of threshold={self._source!r}, whose p-values are not exact on new "
+                "rows. Fit with threshold='held_out' or 'cross_fitted'."
             )
         q = false_discovery_control(self.p_values(X))
         return np.where(q <= level * (1 + EXACT), -1, 1)

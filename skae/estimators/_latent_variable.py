@@ -206,7 +206,7 @@ class LatentVariableAutoencoder(FittedDensity, BaseAutoencoder):
                 f"categorical_groups has column {wrong[0]}, but X has the columns 0 to "
                 f"{data.source.d - 1}. Number them from 0."
             )
-        check_one_hot(data.source, self._groups())
+        check_one_hot(data.source, weight, self._groups())
         return super()._objective_for(data, weight, kept)
 
     def _settings(self):
@@ -262,16 +262,21 @@ class LatentVariableAutoencoder(FittedDensity, BaseAutoencoder):
         return tags
 
 
-def check_one_hot(source: Source, groups: Sequence[Sequence[int]]) -> None:
-    """Raise unless every row has a category of each group, or shares of several that make 1."""
+def check_one_hot(source: Source, weight: Tensor | None, groups: Sequence[Sequence[int]]) -> None:
+    """Raise unless every row has a category of each group, or shares of several that make 1.
+
+    Rows of weight zero are not looked at.
+    """
     for part, x in source.chunks() if groups else ():
         for columns in groups:
             own = x[:, list(columns)]
             total = own.sum(-1)
             is_share = (own >= -_ROUNDING).all(-1) & (own <= 1 + _ROUNDING).all(-1)
-            wrong = (~is_share | ((total - 1).abs() > _SUM_ROUNDING)).nonzero()
-            if len(wrong):
-                i = int(wrong[0])
+            wrong = ~is_share | ((total - 1).abs() > _SUM_ROUNDING)
+            if weight is not None:
+                wrong &= weight[part] > 0
+            if wrong.any():
+                i = int(wrong.nonzero()[0])
                 raise ValueError(
                     f"categorical_groups holds {tuple(columns)}, but these columns are no category "
                     f"in one-hot form: in row {part.start + i} they are "

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skae._engine.batches import Scaled
+from skae._engine.batches import Scaled, Source
 from skae._warnings import warn_caller
 from skae.estimators._bagging import (
     Sample,
@@ -124,8 +124,7 @@ class MakesMembers:
         before = [member.rows for member in members]
         members += self._kernels(sample, taus, of_kernels, views, n_rows, seeds, before)
         model = Ensemble(views, members, (sample.unit, 1.0))
-        errors = in_parts(sample.source, model.log_errors, model.widest)
-        errors = self._unseen(errors, members)
+        errors = self._unseen(self._known_errors(model, sample.source), members)
         model.log_medians = torch.from_numpy(medians(errors, sample.weight))
         model.members = [
             member._replace(rows=sample.places[member.rows]) for member in model.members
@@ -211,6 +210,11 @@ class MakesMembers:
     def _leaves_out(self) -> bool:
         """Whether every row is left out by a network, by which it is then judged."""
         return self.novelty and self.threshold == "out_of_bag"
+
+    def _known_errors(self, model: Ensemble, source: Source) -> np.ndarray:
+        """Log errors of training rows, (n, K)."""
+        each = functools.partial(model.log_errors, are_known=self._leaves_out)
+        return in_parts(source, each, model.widest)
 
     def _unseen(self, errors: np.ndarray, members: list[Member]) -> np.ndarray:
         """Errors of the training rows, (n, K), NaN where a member knows the row too well.

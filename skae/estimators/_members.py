@@ -79,16 +79,24 @@ class Ensemble:
         each = [view.forward(X) if i in used else X for i, view in enumerate(self.views)]
         return [(x, view.within(x)) for x, view in zip(each, self.views, strict=True)]
 
-    def squares(self, X: Tensor) -> Iterator[Tensor]:
-        """Squared errors of every member in turn, (n, q) in its view; NaN where X is."""
+    def squares(self, X: Tensor, are_known: bool = False) -> Iterator[Tensor]:
+        """Squared errors of every member in turn, (n, q) in its view; NaN where X is.
+
+        With `are_known` they are training rows, which are shown to networks in the range of the
+        others. (A kernel denoiser has to recognise a row that it stores.)
+        """
         views = self.seen(X)
+        of_networks = views[0]
+        if are_known:
+            x, _ = views[0]
+            of_networks = x, self.views[0].without_one_row().within(x)
         for member in self.members:
-            x, seen = views[member.view]
+            x, seen = of_networks if member.is_network else views[member.view]
             yield member(seen).sub_(x[:, member.columns]).square_()
 
-    def log_errors(self, X: Tensor) -> Tensor:
+    def log_errors(self, X: Tensor, are_known: bool = False) -> Tensor:
         """log(e_k / m_k) of all members, (n, n_members); NaN where a member sees no value."""
-        both = zip(self.members, self.squares(X), strict=True)
+        both = zip(self.members, self.squares(X, are_known), strict=True)
         logs = [self._log(member, squares) for member, squares in both]
         return torch.stack(logs, -1) - self.log_medians
 

@@ -27,6 +27,8 @@ class Scaling(NamedTuple):
     scale: Tensor
     low: Tensor  # lowest and highest training values, in scaled units
     high: Tensor
+    next_low: Tensor  # the lowest and highest without one of these rows
+    next_high: Tensor
     most: Tensor  # beyond which scaled values count as this
     has_missing: bool
 
@@ -52,9 +54,14 @@ class Scaling(NamedTuple):
     def in_units_of_X(self) -> Scaling:
         """Without a scale."""
         one, usual = torch.ones_like(self.scale), self.usual_deviation
-        low, high = self.low * self.scale, self.high * self.scale
         most = self.most.where(self.most == _MOST, self.most * usual)
-        return self._replace(scale=one, low=low, high=high, most=most)
+        names = ("low", "high", "next_low", "next_high")
+        ends = {name: getattr(self, name) * self.scale for name in names}
+        return self._replace(scale=one, most=most, **ends)
+
+    def without_one_row(self) -> Scaling:
+        """For a training row: the range that the others have, where it is an end of it itself."""
+        return self._replace(low=self.next_low, high=self.next_high)
 
 
 class NormalScores:
@@ -122,7 +129,7 @@ def scaling_of(source: Source, weight: Tensor | None) -> Scaling:
     A feature without variance has scale 1, and one without any value center NaN.
     """
     scaler = StandardScaler()
-    low = torch.full((source.d,), torch.inf, dtype=torch.float64)
+    low = torch.full((2, source.d), torch.inf, dtype=torch.float64)  # the two lowest
     high, has_missing = -low, False
     for part, x in source.chunks():
         with np.errstate(invalid="ignore", over="ignore"):  # 0 / 0 of one without any value
@@ -130,8 +137,8 @@ def scaling_of(source: Source, weight: Tensor | None) -> Scaling:
                 x.numpy(), sample_weight=None if weight is None else weight[part].numpy()
             )
         has_missing |= bool(x.isnan().any())
-        low = torch.minimum(low, x.nan_to_num(nan=torch.inf).amin(0))
-        high = torch.maximum(high, x.nan_to_num(nan=-torch.inf).amax(0))
+        low = torch.cat([low, x.nan_to_num(nan=torch.inf)]).topk(2, 0, largest=False).values
+        high = torch.cat([high, x.nan_to_num(nan=-torch.inf)]).topk(2, 0).values
     center, scale = torch.from_numpy(scaler.mean_), torch.from_numpy(scaler.scale_)
     unbounded = ~np.isfinite(scaler.var_) & ~np.isnan(scaler.mean_)
     too_large = np.flatnonzero(unbounded | np.isinf(scaler.mean_))
@@ -140,7 +147,9 @@ def scaling_of(source: Source, weight: Tensor | None) -> Scaling:
             f"Feature {int(too_large[0])} is too large for its variance to be a number. Scale X."
         )
     varies = torch.from_numpy(np.sqrt(scaler.var_) == scaler.scale_)
+    has_others = low[1] <= high[1]
     low, high = ((bound - center) / scale for bound in (low, high))
     low, high = (bound.where(varies, 0.0) for bound in (low, high))
+    next_low, next_high = (bound[1].where(has_others, bound[0]) for bound in (low, high))
     most = torch.full_like(scale, _MOST).where(varies, _MOST_OF_CONSTANT)
-    return Scaling(center, scale, low, high, most, has_missing)
+    return Scaling(center, scale, low[0], high[0], next_low, next_high, most, has_missing)

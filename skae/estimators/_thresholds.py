@@ -78,7 +78,8 @@ class Conformal:
 class TrainingQuantile(Conformal):
     """The quantile of scores of the rows that the model was fitted to, as IsolationForest's.
 
-    Of scores by a model that knows the rows, its p-values are too small on new ones.
+    Of scores by a model that knows the rows, its p-values are too small on new ones; of scores by
+    the part of it that does not, they are nearly right.
     """
 
     smallest = 0.0
@@ -204,9 +205,9 @@ def check_reach(rule: Conformal, threshold: str, level: float) -> None:
             f"{FEWEST_IN_TAIL} at least. Raise tail_fraction, or calibrate on more rows."
         )
     if level * (1 + EXACT) < rule.smallest:
+        other = "" if isinstance(rule, ParetoTail) else ", or use threshold='extreme_value'"
         raise ValueError(
             f"threshold={threshold!r} with contamination={level} could flag no row: the smallest "
             f"p-value of {n} calibration rows is 1 / {n + 1}. Calibrate on "
-            f"{int(np.ceil(1 / level)) - 1} rows or more, raise contamination, or use "
-            "threshold='extreme_value'."
+            f"{int(np.ceil(1 / level)) - 1} rows or more, or raise contamination{other}."
         )

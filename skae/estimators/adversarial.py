@@ -347,11 +347,18 @@ class AdversarialAutoencoder(HasCategories, BaseAutoencoder):
         game = self._game(source, rows, width)
         rows = Rows(weight=rows.weight)
         k, size = width - self._n_categories, min(options["training"].batch_size, source.n)
-        spread = prior_spread(game.parts[0].prior, k, size)
+        spread = self._spread_of_prior(k, size)
         result = train(network, objective, source, rows=rows, further=game, **options)
         m = code_moments(network, objective, result.parameters, source, rows, width)
         std = m.variance[:k].sqrt().cpu() / spread  # type: ignore[index]
         return result._replace(learned={**result.learned, "spread": std, "shares": m.mean[k:]})
+
+    def _spread_of_prior(self, k: int, n: int) -> Tensor:
+        """Standard deviation of every unit, found once for a prior."""
+        known = getattr(self, "_known_spread", None)
+        if known is None or known[:2] != (self.prior, k):
+            self._known_spread = known = (self.prior, k, prior_spread(self._priors()[0], k, n))
+        return known[2]
 
     def _priors(self) -> tuple[Prior, ...]:
         """Of style, and of the category if there is one."""

@@ -64,11 +64,11 @@ class AutoencoderOutlierDetector(MakesMembers, BaseOutlierDetector):
         Where `offset_` comes from: "out_of_bag", "training", "held_out", "cross_fitted" or
         "extreme_value", as in `ReconstructionOutlierDetector`. With "out_of_bag" each network
         leaves out a part of the rows, so that every training row is judged by a network that does
-        not know it, as a new one would be: of new normal rows about a share `contamination` is
-        flagged, without further fits or rows set apart. It is no exact promise, as "held_out" is:
-        11 % came out at 10 % with 199 rows of ten features. "training" has networks trained on all
-        rows and flags exactly that share of them, but far more of new rows where rows are few: half
-        of them in that case.
+        not know it, as a new one would be, and by the range of the other rows: of new normal rows
+        about a share `contamination` is flagged, without further fits or rows set apart. It is no
+        promise, as "held_out" is. "training" has networks trained on all rows and flags exactly
+        that share of them, but far more of new rows where rows are few: half of them at 10 % with
+        199 rows of ten features.
 
     noise_level : float or sequence of float, default=0.15
         Standard deviation of the noise in training, in standard deviations of a feature (under
@@ -207,7 +207,7 @@ class AutoencoderOutlierDetector(MakesMembers, BaseOutlierDetector):
         return in_parts(as_source(X), model.scores, model.widest)
 
     def _training_scores_by(self, model: Ensemble, X: Any) -> np.ndarray:
-        errors = in_parts(as_source(X), model.log_errors, model.widest)
+        errors = self._known_errors(model, as_source(X))
         logs = torch.from_numpy(self._unseen(errors, model.members))
         if self._leaves_out:  # one network stands for all of them
             n = sum(member.is_network for member in model.members)

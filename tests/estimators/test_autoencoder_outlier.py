@@ -251,9 +251,11 @@ def test_networks_leave_every_row_out_once_at_least(X, n, n_estimators):
     assert not functools.reduce(np.intersect1d, seen).size
 
 
-def test_few_rows_of_a_network_leave_every_row_out_too(X):
-    fitted = detector(max_samples=36, **OUT_OF_BAG).fit(X)
-    assert {len(member.rows) for member in fitted.estimator_.members} == {36}
+@pytest.mark.parametrize("max_samples", [1, 20, 38, 40])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_few_rows_of_a_network_leave_every_row_out_too(X, max_samples, seed):
+    fitted = detector(max_samples=max_samples, random_state=seed, **OUT_OF_BAG).fit(X)
+    assert {len(member.rows) for member in fitted.estimator_.members} == {max_samples}
     seen = [member.rows for member in fitted.estimator_.members if member.is_network]
     assert not functools.reduce(np.intersect1d, seen).size
 
@@ -266,6 +268,30 @@ def test_a_row_left_out_is_judged_by_the_networks_that_do_not_know_it(X):
         unseen = [errors[i, k] for k in range(3) if i not in members[k].rows]
         expected = (3 * np.mean(unseen) + errors[i, 3:].sum()) / 5
         assert fitted.calibration_scores_[i] == pytest.approx(-expected)
+
+
+def test_the_range_without_a_row_is_that_of_the_others():
+    data = np.array([[1.0, 5.0, 2.0], [4.0, 5.0, np.nan], [2.0, 7.0, 3.0], [9.0, 7.0, np.nan]])
+    found = scaling_of(source(data), None).in_units_of_X()
+    low, high = ((bound + found.center).numpy() for bound in (found.next_low, found.next_high))
+    np.testing.assert_allclose(low[:2], [2, 5])  # 5 is there twice
+    np.testing.assert_allclose(high[:2], [4, 7])
+    assert (found.next_low[2], found.next_high[2]) == (found.low[2], found.high[2])  # of two rows
+
+
+def test_a_row_that_ends_the_range_is_judged_as_if_it_were_beyond(X):
+    far = X.copy()
+    far[7, 2] = X[:, 2].max() + 3 * X[:, 2].std()
+    fitted = detector(max_features=1.0, **NETWORKS, **OUT_OF_BAG).fit(far)
+    model, row = fitted.estimator_, torch.tensor(far[7:8])
+    inside = torch.stack(list(model.squares(row)))[:, 0, 2]
+    judged = torch.stack(list(model.squares(row, are_known=True)))[:, 0, 2]
+    beyond = model.views[0].high[2] - model.views[0].next_high[2]
+    assert judged.mean() > inside.mean()
+    assert judged.mean() > beyond**2 / 4
+    others = torch.tensor(np.median(far, axis=0, keepdims=True))
+    for a, b in zip(model.squares(others), model.squares(others, are_known=True), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_networks_that_know_all_rows_flag_more_than_those_that_leave_some_out():
