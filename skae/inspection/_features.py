@@ -31,7 +31,8 @@ class FeatureDisplay(Display):
 
     Make it with `from_estimator` or `from_predictions`; `plot` draws it again. White is zero, red
     is above, blue below. Images are scaled each by its own largest value, which is 1 on their
-    colour bar; limits of your own, as in ``im_kw={"vmin": -1, "vmax": 1}``, hold for all.
+    colour bar; limits of your own, as in ``im_kw={"vmin": -1, "vmax": 1}``, hold for all. With one
+    of them, or a `norm`, images have no scale in common, and there is no bar.
 
     Parameters
     ----------
@@ -234,8 +235,9 @@ class FeatureDisplay(Display):
         ax.set_yticks(middles(rows, height), labels=[units[i] for i in range(0, n, columns)])
         ax.tick_params(length=0)
         ax.set_ylabel("code unit, the first of its row" if rows > 1 else "code unit")
-        if colorbar and not in_colours:
-            self._scale_of_images(ax, {"vmin", "vmax"} <= im_kw.keys())
+        given = {"vmin", "vmax", "norm"} & im_kw.keys()
+        if colorbar and not in_colours and given in (set(), {"vmin", "vmax"}):
+            self._scale_of_images(ax, bool(given))
 
     def _scale_of_images(self, ax, shared):
         """The colour bar of all images: of their values, or as fractions of each one's largest."""

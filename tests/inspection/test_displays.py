@@ -336,6 +336,8 @@ def test_the_colour_bar_of_images_has_the_scale_that_they_have(ae):
     assert {image.get_clim() for image in shared.images_} == {(-0.5, 0.5)}
     assert shared.colorbar_.mappable.get_cmap() == shared.images_[0].get_cmap()
     assert shared.colorbar_.ax.get_ylabel() == "input"
+    alone = FeatureDisplay.from_estimator(ae, **IMAGE, im_kw={"vmax": 3})
+    assert getattr(alone, "colorbar_", None) is None  # each image has a scale of its own
 
 
 def test_the_colour_bar_can_be_left_out_and_colours_have_none(ae):
