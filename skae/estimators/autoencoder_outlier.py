@@ -146,7 +146,7 @@ class AutoencoderOutlierDetector(MakesMembers, BaseOutlierDetector):
     >>> X, y = load_breast_cancer(return_X_y=True, as_frame=True)
     >>> detector = AutoencoderOutlierDetector(contamination=0.05, random_state=0)
     >>> malignant, benign = X[y == 0], X[y == 1]
-    >>> float((detector.fit(benign).predict(malignant) == -1).mean()) > 0.8
+    >>> float((detector.fit(benign).predict(malignant) == -1).mean()) > 0.7
     True
     >>> why = detector.explain(malignant[:1], n_features=3)
     """
