@@ -151,7 +151,8 @@ class AdversarialAutoencoder(HasCategories, BaseAutoencoder):
         Number of columns of the code: style units and categories.
 
     discriminator_curve_ : list of float
-        Mean loss of the discriminator in every epoch, in nats, log 4 where it cannot tell. With
+        Mean loss of the discriminator in every epoch, in nats, log 4 where it cannot tell (less
+        with `label_smoothing`). With
         `n_clusters` of both: pairs of style and category.
 
     generator_curve_ : list of float
