@@ -44,8 +44,9 @@ THRESHOLDS: dict[str, dict[str, Any]] = {
     "out_of_bag": {"threshold": "out_of_bag"},
 }
 PLUS = "CV+, 5 folds (not in skae)"
+FOR_ANY = [threshold for threshold in THRESHOLDS if threshold != "out_of_bag"]
 COMPARED = [
-    *itertools.product(("PCA", "Autoencoder"), [*list(THRESHOLDS)[:-1], PLUS]),
+    *itertools.product(("PCA", "Autoencoder"), [*FOR_ANY, PLUS]),
     *itertools.product([READY_MADE], ("training", "held_out, 20 %", "out_of_bag")),
 ]
 
